@@ -1,0 +1,140 @@
+"""A dense layer with gates on its inputs, its weights or its outputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class DenseResiduals(NamedTuple):
+    """What `dense_vjp` needs of the forward pass."""
+
+    x: Array
+    weight: Array
+    z: Array | None
+    on: str
+    ungated: Array | None  # x @ weight + bias, kept for gates on the outputs only
+
+
+def dense(
+    x: Array, weight: Array, bias: Array, z: Array | None = None, *, on: str = "inputs"
+) -> tuple[Array, DenseResiduals]:
+    r"""Gated affine map.
+
+    ===========  =================================  ======================================
+    on           y                                  shape of z
+    ===========  =================================  ======================================
+    inputs       (x * z) @ weight + bias            (D_in,) or (N, D_in)
+    weights      x @ (weight * z) + bias            (D_in, D_out) or (N, D_in, D_out)
+    outputs      (x @ weight + bias) * z            (D_out,) or (N, D_out)
+    ===========  =================================  ======================================
+
+    The longer shape of z is one draw of the gates for each example. Gates on outputs switch the
+    bias off too; the others leave it on.
+
+    Parameters
+    ----------
+    x : array, (N, D_in)
+    weight : array, (D_in, D_out)
+    bias : array, (D_out,)
+    z : array, optional
+        Gates; none means all 1.
+    on : {"inputs", "weights", "outputs"}, optional
+
+    Returns
+    -------
+    y : array, (N, D_out)
+    residuals : DenseResiduals
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    _check(x, weight, bias, z, on)
+    ungated = None
+    if z is None:
+        y = x @ weight + bias
+    elif on == "inputs":
+        y = (x * z) @ weight + bias
+    elif on == "outputs":
+        ungated = x @ weight + bias
+        y = ungated * z
+    elif z.ndim == 2:
+        y = x @ (weight * z) + bias
+    else:
+        y = np.matmul(x[:, None, :], weight * z)[:, 0, :] + bias
+    return y, DenseResiduals(x, weight, z, on, ungated)
+
+
+def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array, Array | None]:
+    r"""Pull dy back through `dense`.
+
+    With gates on the inputs, :math:`y_{no} = \sum_i x_{ni} z_i W_{io} + b_o`, so that
+
+    .. math:: dx_{ni} = z_i \sum_o dy_{no} W_{io}, \quad
+              dW_{io} = \sum_n x_{ni} z_i\, dy_{no}, \quad
+              db_o = \sum_n dy_{no}, \quad
+              dz_i = \sum_n x_{ni} \sum_o dy_{no} W_{io} .
+
+    With gates on the weights, :math:`y_{no} = \sum_i x_{ni} W_{io} z_{io} + b_o`. The product V =
+    W z has the plain layer's :math:`dV = x^T dy`, and :math:`dW = dV\,z`, :math:`dz = dV\,W`. One
+    draw an example keeps the n of dV until it has met W or z.
+
+    With gates on the outputs, :math:`y = a z` with the plain layer's output a: :math:`da = dy\,z`,
+    :math:`dz = \sum_n dy\,a`.
+
+    Parameters
+    ----------
+    dy : array, (N, D_out)
+    residuals : DenseResiduals
+
+    Returns
+    -------
+    dx, dweight, dbias : arrays
+        Of the shapes of x, weight and bias.
+    dz : array or None
+        Of the shape of z.
+    """
+    x, weight, z, on, ungated = residuals
+    if dy.shape != (x.shape[0], weight.shape[1]):
+        raise ValueError(f"dy must have shape {(x.shape[0], weight.shape[1])}, got {dy.shape}")
+    if z is None:
+        return dy @ weight.T, x.T @ dy, dy.sum(axis=0), None
+    if on == "inputs":
+        dxz = dy @ weight.T
+        dz = dxz * x
+        return dxz * z, (x * z).T @ dy, dy.sum(axis=0), dz if z.ndim == 2 else dz.sum(axis=0)
+    if on == "outputs":
+        assert ungated is not None
+        da, dz = dy * z, dy * ungated
+        return da @ weight.T, x.T @ da, da.sum(axis=0), dz if z.ndim == 2 else dz.sum(axis=0)
+    if z.ndim == 2:
+        dv = x.T @ dy
+        return dy @ (weight * z).T, dv * z, dy.sum(axis=0), dv * weight
+    dv = x[:, :, None] * dy[:, None, :]
+    dx = np.matmul(weight * z, dy[:, :, None])[:, :, 0]
+    return dx, (dv * z).sum(axis=0), dy.sum(axis=0), dv * weight
+
+
+def _check(x: Array, weight: Array, bias: Array, z: Array | None, on: str) -> None:
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
+        raise ValueError(
+            "x must have shape (N, D_in) and weight (D_in, D_out), "
+            f"got {x.shape} and {weight.shape}"
+        )
+    (n, d_in), d_out = x.shape, weight.shape[1]
+    if bias.shape != (d_out,):
+        raise ValueError(f"bias must have shape {(d_out,)}, got {bias.shape}")
+    one_draw = {"inputs": (d_in,), "weights": (d_in, d_out), "outputs": (d_out,)}
+    if on not in one_draw:
+        raise ValueError(f"on must be one of {sorted(one_draw)}, got {on!r}")
+    if z is not None and z.shape not in (one_draw[on], (n, *one_draw[on])):
+        raise ValueError(
+            f"z must have shape {one_draw[on]} or {(n, *one_draw[on])} for gates on {on}, "
+            f"got {z.shape}"
+        )
