@@ -1,0 +1,86 @@
+"""Files that are written whole or not at all, and read with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class FileError(ValueError):
+    """A file is missing, truncated, corrupt, or of another kind; the message names it."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, and put it in place at once.
+
+    Whoever reads `path`, after a crash at any point, finds the old content or the new, never a
+    part.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: dict[str, Array], *, compress: bool = False) -> None:
+    """Save named arrays as .npz, atomically and without pickle."""
+    for name, value in arrays.items():
+        if np.asarray(value).dtype.hasobject:
+            raise ValueError(f"{name} must hold numbers or text, got dtype object")
+    save = np.savez_compressed if compress else np.savez
+    write_atomically(path, lambda file: save(file, allow_pickle=False, **arrays))
+
+
+def load_arrays(path: Path, required: tuple[str, ...] = ()) -> dict[str, Array]:
+    """Load every array of a .npz, checking its sums; pickled objects are refused.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, not a .npz, damaged, or lacks a required array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise FileError(f"{path}: not a .npz file but a single array")
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except FileError:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
+        raise FileError(f"{path}: not a readable .npz file, or damaged ({error})") from None
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise FileError(f"{path}: lacks {', '.join(missing)}")
+    return arrays
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Save JSON, atomically; NaN and infinities are refused, since JSON has none."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def load_json(path: Path) -> Any:
+    """Load JSON; `FileError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise FileError(f"{path}: not readable JSON ({error})") from None
