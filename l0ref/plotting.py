@@ -1,0 +1,455 @@
+"""Figures: what a run pruned and when, which pixels are left, where the gates ended, the law.
+
+Every function takes arrays and returns a `matplotlib.figure.Figure`. None goes through pyplot: no
+display is needed and no global state is touched. `save` writes one as a PNG whose bytes depend on
+nothing but the figure and the version of matplotlib.
+
+Colours are those of M. Okabe and K. Ito (2008), which people with any colour vision can tell
+apart; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from .concrete import BETA, GAMMA, ZETA, BinaryConcrete, Float64Array, StretchedConcrete
+from .hard_concrete import HardConcrete
+from .storage import write_atomically
+
+Array = NDArray[Any]
+
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#6E6E6E"
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+CLOSED = "#EDEDED"
+
+DPI = 150
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # it comes with matplotlib: the same on every machine
+    "font.size": 10.0,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 11.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": "cycler('color', [" + ", ".join(f"'{c}'" for c in PALETTE) + "])",
+    "axes.formatter.useoffset": False,
+    "lines.linewidth": 2.0,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "auto",
+    "savefig.bbox": None,
+}
+
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a function that makes a figure under this module's style, whatever the user's is."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, atomically, with neither date nor software version in it.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : str or Path
+        Ends in ``.png``; its folder exists.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in ``.png``.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path must end in .png, got {path.name!r}")
+    with rc_context(STYLE):
+        write_atomically(
+            path,
+            lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}),
+        )
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+@styled
+def active_units(history: Mapping[str, Array], names: Sequence[str]) -> Figure:
+    """Units left in each layer over the epochs, the test error, and the expected L0.
+
+    Parameters
+    ----------
+    history : mapping of str to array
+        Of `l0ref.training.History.arrays`: ``active`` and ``expected_l0`` (epochs, layers), counts,
+        and ``test_error`` (epochs,), percent. Where ``open_<layer>`` is there too, a gate is a unit
+        and the labels tell how many there were; where not, a gate is a weight.
+    names : sequence of str
+        One a gated layer.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, empty or of another shape, or the names do not fit.
+    """
+    active, expected, error = (_entry(history, k) for k in ("active", "expected_l0", "test_error"))
+    if error.ndim != 1 or len(error) == 0:
+        raise ValueError(f"history['test_error'] must have shape (epochs,), got {error.shape}")
+    shape = (len(error), len(names))
+    for key, value in (("active", active), ("expected_l0", expected)):
+        if value.shape != shape:
+            raise ValueError(
+                f"history[{key!r}] must have shape (epochs, layers) = {shape} for names "
+                f"{list(names)}, got {value.shape}"
+            )
+    by_unit = all(f"open_{i}" in history for i in range(len(names)))
+    what = "Units" if by_unit else "Weights"
+    epochs = np.arange(1, len(error) + 1)
+    marker = "o" if len(error) < 10 else ""
+
+    figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+    left, top, bottom = (figure.add_subplot(cell) for cell in (grid[:, 0], grid[0, 1], grid[1, 1]))
+    labels = []
+    for i, name in enumerate(names):
+        of = f" of {_entry(history, f'open_{i}').shape[-1]:,}" if by_unit else ""
+        labels.append(f"{name}: {int(active[-1, i]):,}{of}")
+        left.plot(epochs, active[:, i], color=_colour(i), marker=marker)
+    left.set_title(f"{what} left after epoch {len(error)}")
+    left.set_ylabel(f"{what.lower()} with a test-time gate above 0")
+    left.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _label_ends(left, len(error) + 0.5, active, labels)
+
+    top.plot(epochs, error, color=BLACK, marker=marker)
+    top.set_title(f"Test error: {error[-1]:.2f} %")
+    top.set_ylabel("test error (%)")
+    bottom.set_title(f"Expected L0: {expected[-1].sum():,.0f}")
+    bottom.set_ylabel("expected weights on")
+    edges = np.arange(len(error) + 1) + 0.5
+    stack = np.cumsum(np.insert(expected, 0, 0.0, axis=1), axis=1)
+    for i in range(len(names)):
+        bottom.stairs(
+            stack[:, i + 1], edges, baseline=stack[:, i], color=_colour(i), fill=True, linewidth=0
+        )
+    for axes, values in ((left, active), (top, error), (bottom, stack)):
+        axes.set_ylim(0, 1.05 * max(float(np.max(values)), 1.0))
+        axes.set_xlim(edges[0], edges[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    left.set_xlabel("epoch")
+    bottom.set_xlabel("epoch")
+    return figure
+
+
+def _label_ends(axes: Axes, x: float, y: Array, labels: Sequence[str]) -> None:
+    """Write each column's label at x, near its last value and apart from the others."""
+    span = max(float(np.max(y)), 1.0)
+    order = np.argsort(y[-1], kind="stable")
+    steps = 0.06 * span * np.arange(len(order))
+    # Up where the one below is in the way, then down where that ran over the top.
+    heights = np.maximum.accumulate(y[-1][order] - steps) + steps
+    heights = np.minimum(heights, span - steps[::-1])
+    for i, height in zip(order, heights, strict=True):
+        axes.annotate(
+            labels[i],
+            xy=(x, height),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=_colour(i),
+            va="center",
+            annotation_clip=False,
+        )
+
+
+@styled
+def input_pixels(gates: ArrayLike, image_shape: tuple[int, int]) -> Figure:
+    """Draw the input as an image: which pixels the network still reads.
+
+    Parameters
+    ----------
+    gates : array_like of float or bool, (H * W,)
+        Test-time gates of the input units, in [0, 1]; or a mask, true where a pixel is kept.
+    image_shape : tuple of int
+        (H, W).
+
+    Raises
+    ------
+    ValueError
+        If a gate is NaN or outside [0, 1], or the shapes do not fit.
+    """
+    values = np.asarray(gates)
+    image = _image(_unit_values("gates", values), image_shape)
+    kept = int((image > 0).sum())
+    is_mask = values.dtype == bool
+    figure = Figure(figsize=(4.4 if is_mask else 5.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    shown = _draw_pixels(axes, image)
+    axes.set_title(f"{kept:,} of {image.size:,} input pixels are kept (blue)")
+    axes.set_xlabel("column (pixels)")
+    axes.set_ylabel("row (pixels)")
+    if not is_mask:
+        bar = figure.colorbar(
+            shown, ax=axes, extend="min", extendfrac=0.06, extendrect=True, shrink=0.85
+        )
+        bar.set_label(r"test-time gate $\hat z$ (grey: 0, not read)")
+    return figure
+
+
+@styled
+def pixels_over_training(
+    open_gates: ArrayLike, image_shape: tuple[int, int], *, n: int = 6
+) -> Figure:
+    """Draw the pixels still read at several epochs, from the first to the last.
+
+    Parameters
+    ----------
+    open_gates : array_like of bool, (epochs, H * W)
+        ``open_0`` of `l0ref.training.History.arrays`.
+    image_shape : tuple of int
+        (H, W).
+    n : int, optional
+        Number of panels, evenly spread over the epochs; fewer where there are fewer epochs.
+
+    Raises
+    ------
+    ValueError
+        If n is below 1, there is no epoch, or the shapes do not fit.
+    """
+    masks = np.asarray(open_gates)
+    if masks.ndim != 2 or len(masks) == 0:
+        raise ValueError(f"open_gates must have shape (epochs, pixels), got {masks.shape}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    # The last epoch always; np.unique leaves the few there are where epochs are fewer than panels.
+    chosen = np.unique(np.linspace(len(masks) - 1, 0, n).round().astype(int))
+    rows = -(-len(chosen) // 6)
+    columns = -(-len(chosen) // rows)
+    figure = Figure(figsize=(1.55 * columns + 0.2, 2.1 * rows + 0.3), layout="constrained")
+    figure.suptitle("Pixels still read (blue)", x=0.01, ha="left", fontsize=11)
+    for position, epoch in enumerate(chosen, start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        image = _image(_unit_values("open_gates", masks[epoch]), image_shape)
+        _draw_pixels(axes, (image > 0).astype(float))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"epoch {epoch + 1}", loc="center", fontsize=10)
+        axes.set_xlabel(f"{int((image > 0).sum()):,} left", fontsize=10)
+    return figure
+
+
+def _draw_pixels(axes: Axes, image: Array) -> ScalarMappable:
+    # From the middle of the map up: the faintest open gate must differ from a closed one.
+    blues = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1.0, 256)), under=CLOSED)
+    shown = axes.imshow(
+        image, cmap=blues, vmin=np.nextafter(0.0, 1.0), vmax=1.0, interpolation="nearest"
+    )
+    axes.spines[:].set_visible(True)
+    return shown
+
+
+@styled
+def gate_histogram(gates: Sequence[ArrayLike], names: Sequence[str]) -> Figure:
+    """Where the test-time gates of each layer ended: exactly 0, exactly 1, or between.
+
+    The counts of gates at exactly 0 and exactly 1 stand in bars of their own, for they are atoms
+    and no bin's share of a density. The count axis is a square-root scale, so that the few gates
+    between stay visible beside the many at 0.
+
+    Parameters
+    ----------
+    gates : sequence of array_like of float
+        Test-time gates of each layer, in [0, 1], any shape.
+    names : sequence of str
+        One a layer.
+
+    Raises
+    ------
+    ValueError
+        If a gate is NaN or outside [0, 1], a layer has none, or the names do not fit.
+    """
+    layers = [_unit_values("gates", np.asarray(layer)).ravel() for layer in gates]
+    if len(layers) != len(names) or not layers:
+        raise ValueError(f"names must have one name a layer ({len(layers)}), got {list(names)}")
+    edges = np.linspace(0.0, 1.0, 21)
+    zero_at, one_at, width = -0.12, 1.12, 0.09
+    figure = Figure(figsize=(3.0 * len(layers), 3.1), layout="constrained")
+    for position, (values, name) in enumerate(zip(layers, names, strict=True), start=1):
+        axes = figure.add_subplot(1, len(layers), position)
+        closed, full = int((values == 0).sum()), int((values == 1).sum())
+        between, _ = np.histogram(values[(values > 0) & (values < 1)], edges)
+        axes.bar(edges[:-1], between, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+        bars = axes.bar(
+            [zero_at, one_at], [closed, full], width, color=[GREY, VERMILLION], hatch=["//", ""]
+        )
+        axes.bar_label(bars, [f"{closed:,}", f"{full:,}"], padding=2)
+        top = max(int(between.max()), closed, full)
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.set_ylim(0, 1.3 * top)
+        axes.yaxis.set_major_locator(FixedLocator(_square_root_ticks(1.3 * top)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xticks(
+            [zero_at, 0.25, 0.5, 0.75, one_at], ["exactly\n0", "0.25", "0.5", "0.75", "exactly\n1"]
+        )
+        axes.set_title(f"{name}: {len(values) - closed:,} of {len(values):,} open", fontsize=10)
+        axes.set_xlabel(r"test-time gate $\hat z$")
+        if position == 1:
+            axes.set_ylabel("gates (count, square-root scale)")
+    return figure
+
+
+def _square_root_ticks(top: float) -> list[int]:
+    """Round counts from 0 up to `top` that stand well apart on a square-root scale."""
+    ticks = [0]
+    for tick in (m * 10**k for k in range(len(str(int(top)))) for m in (1, 2, 5)):
+        if tick <= top and math.sqrt(tick) - math.sqrt(ticks[-1]) >= 0.12 * math.sqrt(top):
+            ticks.append(tick)
+    return ticks
+
+
+# --- the law --------------------------------------------------------------------------------------
+
+
+@styled
+def hard_concrete_law(
+    log_alpha: float = 0.5, *, beta: float = BETA, gamma: float = GAMMA, zeta: float = ZETA
+) -> Figure:
+    """Draw the three laws of one gate: binary concrete, stretched, and hard concrete (Eq. 10, 11).
+
+    What the stretch pushes beyond [0, 1] is shaded; the clip turns it into the two atoms, drawn as
+    stems on an axis of their own: they are masses, and the curve is a density.
+
+    Parameters
+    ----------
+    log_alpha : float, optional
+        Location, finite.
+    beta, gamma, zeta : float, optional
+        Temperature, ends of the stretched support.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one number, or out of range.
+    """
+    for name, value in zip(
+        ("log_alpha", "beta", "gamma", "zeta"), (log_alpha, beta, gamma, zeta), strict=True
+    ):
+        if np.ndim(value) != 0:
+            raise ValueError(f"{name} must be one number, got shape {np.shape(value)}")
+    if not np.isfinite(log_alpha):
+        raise ValueError(f"log_alpha must be finite, got {log_alpha}")
+    concrete = BinaryConcrete(log_alpha, beta)
+    stretched = StretchedConcrete(log_alpha, beta, gamma, zeta)
+    hard = HardConcrete(log_alpha, beta, gamma, zeta)
+    margin = 1e-3  # the density may be infinite at the ends of the support
+    inside = np.linspace(margin, 1 - margin, 1001)
+    outer = gamma + (zeta - gamma) * inside
+    # The curve between the atoms fits; the infinite ends of the other two laws are cut off.
+    top = 1.6 * float(stretched.pdf(np.linspace(0, 1, 401)).max())
+
+    figure = Figure(figsize=(9.5, 3.3), layout="constrained")
+    first, second, third = figure.subplots(1, 3, sharey=True)
+    _shade(first, inside, concrete.pdf(inside), BLUE)
+    first.set_title("1. Binary concrete, on (0, 1)")
+    first.set_xlabel(r"$s$")
+    first.set_ylabel("probability density")
+
+    density = stretched.pdf(outer)
+    for part, colour in (
+        ((outer >= 0) & (outer <= 1), BLUE),
+        (outer <= 0, VERMILLION),
+        (outer >= 1, GREEN),
+    ):
+        _shade(second, outer[part], density[part], colour)
+    second.set_title(f"2. Stretched to ({gamma:g}, {zeta:g})")
+    second.set_xlabel(r"$\bar s = s\,(\zeta-\gamma)+\gamma$")
+
+    _shade(third, inside, hard.pdf(inside), BLUE)
+    third.set_title("3. Clipped: hard concrete, on [0, 1]")
+    third.set_xlabel(r"$z = \min(1, \max(0, \bar s))$")
+    mass = third.twinx()
+    mass.spines["right"].set_visible(True)
+    mass.set_ylim(0, 1)
+    mass.set_ylabel("probability mass (stems)")
+    mass.spines["left"].set_visible(False)
+    for x, p, colour, side in (
+        (0.0, float(hard.prob_zero()), VERMILLION, "left"),
+        (1.0, float(hard.prob_one()), GREEN, "right"),
+    ):
+        mass.vlines(x, 0, p, color=colour, linewidth=4)
+        mass.plot(x, p, "o", color=colour, markersize=8, clip_on=False)
+        text = f"atom at {x:.0f}:\nmass {p:.3f}"
+        mass.text(x, 0.98, text, color=colour, ha=side, va="top")
+    low, high = min(gamma, -0.1), max(zeta, 1.1)
+    for axes in (first, second, third):
+        axes.set_xlim(low - 0.05, high + 0.05)
+        axes.set_ylim(0, top)
+        axes.set_xticks([0, 0.5, 1])
+    figure.suptitle(
+        rf"One gate, $\log\alpha = {log_alpha:.3g}$, $\beta = {beta:.3g}$: "
+        "what the stretch pushes beyond [0, 1] becomes two atoms",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+    )
+    return figure
+
+
+def _shade(axes: Axes, x: Float64Array, density: Array, colour: str) -> None:
+    axes.plot(x, density, color=colour)
+    axes.fill_between(x, density, color=colour, alpha=0.25, linewidth=0)
+
+
+# --- what is checked ------------------------------------------------------------------------------
+
+
+def _colour(i: int) -> str:
+    return PALETTE[i % len(PALETTE)]
+
+
+def _entry(history: Mapping[str, Array], key: str) -> Array:
+    if key not in history:
+        raise ValueError(f"history must hold {key!r}, got {sorted(history)}")
+    return np.asarray(history[key])
+
+
+def _unit_values(name: str, values: Array) -> Float64Array:
+    if values.dtype.kind not in "bfiu":
+        raise ValueError(f"{name} must be real numbers, got dtype {values.dtype}")
+    if values.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {values.shape}")
+    numbers = values.astype(np.float64)
+    inside = (numbers >= 0) & (numbers <= 1)
+    if not inside.all():
+        raise ValueError(f"{name} must be in [0, 1], got {numbers[~inside].ravel()[0]}")
+    return numbers
+
+
+def _image(values: Float64Array, image_shape: tuple[int, int]) -> Float64Array:
+    if len(image_shape) != 2 or values.shape != (math.prod(image_shape),):
+        raise ValueError(
+            f"image_shape must be (H, W) with H * W = the number of gates, got {image_shape} for "
+            f"gates of shape {values.shape}"
+        )
+    return values.reshape(image_shape)
