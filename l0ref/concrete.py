@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -236,6 +237,8 @@ class StretchedConcrete:
     0.25
     """
 
+    _differentiable: ClassVar[tuple[str, ...]] = SamplePartials._fields
+
     def __init__(
         self,
         log_alpha: ArrayLike,
@@ -283,11 +286,19 @@ class StretchedConcrete:
 
     # --- the law -------------------------------------------------------------------------------
 
+    def _beyond(self, x: Float64Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return where x is below the support and where above."""
+        return x <= self._p.gamma, x >= self._p.zeta
+
     def _locate(self, x: ArrayLike) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return x (a safe stand-in where it is outside), where it is below and where above."""
+        """Return x (a safe stand-in where it is outside), where it is below and where above.
+
+        For a NaN log_alpha no x counts as outside: at the stand-in, the formulas give its NaN.
+        """
         x = np.asarray(x, dtype=np.float64)
-        below, above = x <= self._p.gamma, x >= self._p.zeta
-        return np.where(below | above, 0.5, x), below, above
+        below, above = self._beyond(x)
+        known = ~np.isnan(self._p.log_alpha)
+        return np.where(below | above, 0.5, x), below & known, above & known
 
     def _density_factor(self, x: Float64Array) -> Float64Array:
         p = self._p
@@ -456,18 +467,25 @@ class StretchedConcrete:
         dz : array_like of float
             Derivative of a scalar with respect to the draw, of the draw's shape.
         wrt : str or tuple of str, optional
-            One or more of log_alpha, beta, gamma, zeta, u.
+            One or more of log_alpha, beta, gamma, zeta, u; the binary concrete law has no gamma
+            and no zeta.
 
         Returns
         -------
         array, or tuple of arrays where `wrt` is a tuple
             Each of the shape of what it differentiates: broadcast axes are summed.
+
+        Raises
+        ------
+        ValueError
+            If u is not strictly between 0 and 1, `wrt` names anything else, or dz has another
+            shape than the draw.
         """
         noise = as_noise(u)
         names = (wrt,) if isinstance(wrt, str) else wrt
         for name in names:
-            if name not in SamplePartials._fields:
-                raise ValueError(f"wrt must be among {SamplePartials._fields}, got {name!r}")
+            if name not in self._differentiable:
+                raise ValueError(f"wrt must be among {self._differentiable}, got {name!r}")
         partials = self._sample_partials(noise)
         shape = np.broadcast_shapes(noise.shape, self.shape)
         cotangent = np.asarray(dz, dtype=np.float64)
@@ -511,21 +529,28 @@ class StretchedConcrete:
         return s_bar
 
     def rvs(
-        self, size: int | tuple[int, ...] | None = None, random_state: RandomState = None
+        self,
+        size: int | np.integer[Any] | Sequence[int] | None = None,
+        random_state: RandomState = None,
     ) -> FloatArray:
         """Draw at random.
 
         Parameters
         ----------
-        size : int or tuple of int, optional
+        size : int or sequence of int, optional
             Shape of the result, one that the parameters broadcast to; their own shape by default.
         random_state : None, int or numpy.random.Generator, optional
             None draws a fresh seed from the system; NumPy's global state is never touched.
+
+        Raises
+        ------
+        ValueError
+            If size is no shape, or one that the parameters do not broadcast to.
         """
-        shape = self.shape if size is None else (size,) if isinstance(size, int) else tuple(size)
         try:
+            shape = self.shape if size is None else tuple(map(operator.index, np.atleast_1d(size)))
             fits = np.broadcast_shapes(shape, self.shape) == shape
-        except ValueError:
+        except (TypeError, ValueError):
             fits = False
         if not fits:
             raise ValueError(f"size must be a shape that {self.shape} broadcasts to, got {size}")
@@ -555,21 +580,40 @@ class StretchedConcrete:
     def _density_in_log_odds(self, t: Float64Array) -> Float64Array:
         return self._p.beta * np.multiply(*sigmoids(t))
 
-    def _mean(self) -> Float64Array:
-        return self._p.gamma + self._integrate(
-            lambda x, y, t: (x - self._p.gamma) * self._density_in_log_odds(t)
+    def _from_near_end(self, y: Float64Array) -> Float64Array:
+        """Distance of x from zeta where log_alpha > 0, else from gamma, at log-odds y of x.
+
+        Most of the law may lie so near an end that x itself rounds to it; the distance does not.
+        """
+        p = self._p
+        s, one_minus_s = sigmoids(y)
+        return (p.zeta - p.gamma) * np.where(p.log_alpha > 0, one_minus_s, s)
+
+    def _mean_from_near_end(self) -> Float64Array:
+        return self._integrate(
+            lambda x, y, t: self._from_near_end(y) * self._density_in_log_odds(t)
         )
+
+    def _mean(self) -> Float64Array:
+        p = self._p
+        distance = self._mean_from_near_end()
+        return np.where(p.log_alpha > 0, p.zeta - distance, p.gamma + distance)
 
     def mean(self) -> FloatArray:
         """E[X], by quadrature: no closed form at a general beta."""
         return self._p.round(self._mean())
 
     def var(self) -> FloatArray:
-        """E[(X - E X)^2], by quadrature about the mean: E[X^2] - E[X]^2 would cancel."""
-        mean = self._mean()
-        return self._p.round(
-            self._integrate(lambda x, y, t: (x - mean) ** 2 * self._density_in_log_odds(t))
-        )
+        """E[(X - E X)^2], by quadrature about the mean: E[X^2] - E[X]^2 would cancel.
+
+        X and its mean are both measured from the end that most of the law is near.
+        """
+        mean = self._mean_from_near_end()
+
+        def integrand(x: Float64Array, y: Float64Array, t: Float64Array) -> Float64Array:
+            return (self._from_near_end(y) - mean) ** 2 * self._density_in_log_odds(t)
+
+        return self._p.round(self._integrate(integrand))
 
     def std(self) -> FloatArray:
         """Square root of the variance."""
@@ -606,16 +650,21 @@ class StretchedConcrete:
         value, _ = quad_vec(at, -45.0, 45.0, points=[0.0], **EXPECT_TOLERANCE)
         return np.asarray(value)
 
-    def entropy(self) -> FloatArray:
-        r"""Differential entropy :math:`-\int q \log q`, in nats."""
+    def _surprise(self, x: Float64Array, y: Float64Array, t: Float64Array) -> Float64Array:
+        """-log q(x) times the density of y: what entropies integrate."""
         p = self._p
+        t = np.clip(t, -1e6, 1e6)  # t is infinite where log_alpha is, and 0 log 0 = 0
+        log_density = log_sigmoid(t) + log_sigmoid(-t) - log_sigmoid(y) - log_sigmoid(-y)
+        log_density = log_density + np.log(p.beta / (p.zeta - p.gamma))
+        return -log_density * self._density_in_log_odds(t)
 
-        def surprise(x: Float64Array, y: Float64Array, t: Float64Array) -> Float64Array:
-            log_density = log_sigmoid(t) + log_sigmoid(-t) - log_sigmoid(y) - log_sigmoid(-y)
-            log_density = log_density + np.log(p.beta / (p.zeta - p.gamma))
-            return -log_density * self._density_in_log_odds(t)
+    def entropy(self) -> FloatArray:
+        r"""Differential entropy :math:`-\int q \log q`, in nats.
 
-        return p.round(self._integrate(surprise))
+        It is -inf where log_alpha is infinite: the law has become a point.
+        """
+        p = self._p
+        return p.round(np.where(np.isinf(p.log_alpha), -np.inf, self._integrate(self._surprise)))
 
 
 class BinaryConcrete(StretchedConcrete):
@@ -626,6 +675,10 @@ class BinaryConcrete(StretchedConcrete):
               \quad Q(s) = \sigma(\beta(\log s - \log(1-s)) - \log\alpha).
 
     P(s > 1/2) = sigmoid(log_alpha) at every beta, and beta -> 0 gives the coin itself.
+
+    It is the stretched law with its ends held at gamma = 0 and zeta = 1, which are no parameters:
+    `sample_vjp` does not pull back to them. The methods named `*_partials` give what they give for
+    every law of the family, so their gamma and zeta are slopes in moving the ends 0 and 1.
 
     Parameters
     ----------
@@ -644,6 +697,8 @@ class BinaryConcrete(StretchedConcrete):
     >>> round(float(BinaryConcrete(0.0, beta=0.1).cdf(0.5)), 12)
     0.5
     """
+
+    _differentiable = ("log_alpha", "beta", "u")
 
     def __init__(self, log_alpha: ArrayLike, beta: ArrayLike = BETA) -> None:
         p = Parameters.check(log_alpha, beta, GAMMA, ZETA)

@@ -483,10 +483,8 @@ class HardConcrete(StretchedConcrete):
 
     # The cdf family of the stretched law holds on [0, 1) as it stands; 0 itself belongs to the law.
 
-    def _locate(self, x: ArrayLike) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        x = np.asarray(x, dtype=np.float64)
-        below, above = x < 0, x >= 1
-        return np.where(below | above, 0.5, x), below, above
+    def _beyond(self, x: Float64Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return x < 0, x >= 1
 
     def _between(
         self,
@@ -581,18 +579,20 @@ class HardConcrete(StretchedConcrete):
         Parameters
         ----------
         order : int
-            At least 1.
+            At least 0; E[z^0] = 1.
 
         Raises
         ------
         ValueError
-            If order is not a positive integer.
+            If order is not a whole number of at least 0.
         """
-        if order != int(order) or order < 1:
-            raise ValueError(f"order must be a positive integer, got {order}")
+        if not (float(order).is_integer() and order >= 0):
+            raise ValueError(f"order must be a whole number of at least 0, got {order}")
+        p = self._p
+        if order == 0:
+            return p.round(np.where(np.isnan(p.log_alpha), np.nan, np.ones(self.shape)))
         if order == 1:
             return self.mean()
-        p = self._p
 
         def integrand(x: Float64Array, y: Float64Array, t: Float64Array) -> Float64Array:
             dx_dy = (p.zeta - p.gamma) * np.multiply(*sigmoids(y))
@@ -628,10 +628,4 @@ class HardConcrete(StretchedConcrete):
             log_mass = np.where(np.isneginf(t), 0.0, log_sigmoid(t))  # 0 log 0 = 0
             edges = edges - sigmoids(t)[0] * log_mass
 
-        def surprise(x: Float64Array, y: Float64Array, t: Float64Array) -> Float64Array:
-            t = np.clip(t, -1e6, 1e6)
-            log_density = log_sigmoid(t) + log_sigmoid(-t) - log_sigmoid(y) - log_sigmoid(-y)
-            log_density = log_density + np.log(p.beta / (p.zeta - p.gamma))
-            return -log_density * self._density_in_log_odds(t)
-
-        return p.round(edges + self._integrate(surprise))
+        return p.round(edges + self._integrate(self._surprise))

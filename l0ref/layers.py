@@ -87,6 +87,8 @@ class Dense(Layer):
     ) -> None:
         if (gates is None) != (log_alpha is None):
             raise ValueError("gates and log_alpha must be given together")
+        if bias.shape != weight.shape[1:]:
+            raise ValueError(f"bias must have shape {weight.shape[1:]}, got {bias.shape}")
         self.params = {"weight": weight, "bias": bias}
         self.gates = gates
         self.per_example = per_example
@@ -107,25 +109,43 @@ class Dense(Layer):
         """(N, D_out)."""
         return (x_shape[0], self.params["weight"].shape[1])
 
-    def _on_op(self, z: Array | None) -> Array | None:
-        """Gates shaped as the op takes them: labels are spread over the weights, others are not."""
-        if z is None or self.gates is None or self.gates.labels is None:
-            return z
-        return self.gates.expand(z)
+    @property
+    def _spread(self) -> bool:
+        """Whether the op takes the gates spread over the weights.
+
+        So it is for labels, and for gates on outputs that leave the bias on: the op's own gates on
+        outputs switch it off.
+        """
+        gates = self.gates
+        return gates is not None and (
+            gates.labels is not None or (gates.on == "outputs" and not gates.gates_bias)
+        )
+
+    def _apply(self, x: Array, z: Array | None) -> tuple[Array, DenseResiduals]:
+        weight, bias, gates = self.params["weight"], self.params["bias"], self.gates
+        if gates is None or z is None:
+            return ops.dense(x, weight, bias)
+        if self._spread:
+            lead = z.shape[: z.ndim - 1]
+            over_weights = np.broadcast_to(gates.expand(z), lead + weight.shape)
+            return ops.dense(x, weight, bias, over_weights, on="weights")
+        return ops.dense(x, weight, bias, z, on=gates.on)
 
     def forward(self, x: Array, u: Array | None) -> tuple[Array, GatedDenseResiduals]:
         """Apply the op with gates drawn from u, or with those of Eq. 13."""
-        weight, bias, gates = self.params["weight"], self.params["bias"], self.gates
-        z: Array | None
-        slope: Array | None
+        gates = self.gates
+        z: Array | None = None
+        slope: Array | None = None
         if gates is None:
-            z, slope = None, None
+            pass
         elif u is None:
-            z, slope = gates.test_time(self.params["log_alpha"]), None
+            z = gates.test_time(self.params["log_alpha"])
         else:
+            shape = self.noise_shape(x.shape)
+            if u.shape != shape:
+                raise ValueError(f"u must have shape {shape}, got {u.shape}")
             z, slope = gates.draw(self.params["log_alpha"], u)
-        on = "inputs" if gates is None else gates.on
-        y, residuals = ops.dense(x, weight, bias, self._on_op(z), on=on)
+        y, residuals = self._apply(x, z)
         return y, GatedDenseResiduals(residuals, slope)
 
     def backward(self, dy: Array, residuals: GatedDenseResiduals) -> tuple[Array, dict[str, Array]]:
@@ -136,13 +156,10 @@ class Dense(Layer):
             if residuals.slope is None:
                 raise ValueError("backward needs a forward pass with noise, not one at test time")
             assert dz is not None
-            if self.gates.labels is not None:
-                lead = dz.shape[: dz.ndim - len(self.gates.weight_shape)]
-                dz = (
-                    np.array([self.gates.contract(d) for d in dz])
-                    if lead
-                    else self.gates.contract(dz)
-                )
+            if self._spread:
+                contract = self.gates.contract
+                per_draw = dz.ndim == len(self.gates.weight_shape)
+                dz = contract(dz) if per_draw else np.array([contract(d) for d in dz])
             grads["log_alpha"] = self.gates.draw_vjp(dz, residuals.slope)
         return dx, grads
 

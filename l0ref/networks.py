@@ -36,7 +36,9 @@ class Network:
     .. math:: \frac1n\sum_{i} L_i + \frac1N \sum_l \lambda_l \sum_{g\in l} |g| P(z_g\ne 0)
               + \frac{\lambda_2}{2N} \sum_l \sum_{g \in l} P(z_g\ne 0) \sum_{j\in g}\tilde\theta_j^2
 
-    over n examples of a minibatch and N of the training set.
+    over n examples of a minibatch and N of the training set. The weights of a layer without gates
+    are always on: they enter the L2 sum with P = 1. Biases that no gate switches off enter neither
+    sum.
 
     Parameters
     ----------
@@ -105,6 +107,12 @@ class Network:
         noise : dict of int to array, optional
             u for each layer of `noise_shapes`; None for test time.
         """
+        if noise is not None:
+            missing = sorted(self.noise_shapes(x.shape).keys() - noise.keys())
+            if missing:
+                raise ValueError(
+                    f"noise must have u for every layer that takes it; lacks {missing}"
+                )
         residuals = []
         for i, layer in enumerate(self.layers):
             x, r = layer.forward(x, None if noise is None else noise.get(i))
@@ -143,8 +151,10 @@ class Network:
             N, the number of training examples.
         """
         lams = check_lam(lam, len(self.gated))
-        if l2 < 0:
-            raise ValueError(f"l2 must be at least 0, got {l2}")
+        if not (l2 >= 0 and np.isfinite(l2)):
+            raise ValueError(f"l2 must be at least 0 and finite, got {l2}")
+        if n_train < 1:
+            raise ValueError(f"n_train must be at least 1, got {n_train}")
         l0_term = l2_term = 0.0
         grads: dict[str, Array] = {}
         for (i, layer, gates), layer_lam in zip(self.gated, lams, strict=True):
@@ -213,8 +223,11 @@ class Network:
         ]
 
     def open_gates(self) -> list[NDArray[np.bool_]]:
-        """Which gates are on at test time (z_hat > 0), for each gated layer, of gates.shape."""
-        return [gates.test_time(layer.params["log_alpha"]) > 0 for _, layer, gates in self.gated]
+        """Which gates are on at test time, for each gated layer, of gates.shape.
+
+        On is z_hat != 0: a NaN is a gate gone wrong, not a closed one.
+        """
+        return [gates.test_time(layer.params["log_alpha"]) != 0 for _, layer, gates in self.gated]
 
 
 def check_lam(lam: Sequence[float], n_layers: int) -> list[float]:
@@ -308,7 +321,7 @@ def mlp(
             layers.append(Dense(*parameters, family, log_alpha, per_example=per_example))
         if depth < n_layers - 1:
             layers.append(ACTIVATIONS[activation]())
-            if dropout > 0:
+            if dropout != 0:
                 layers.append(Dropout(dropout))
     return Network(layers)
 

@@ -80,7 +80,7 @@ class SGD:
 
     def state(self) -> Params:
         """Return the velocities."""
-        return {f"velocity/{name}": v for name, v in self._velocity.items()}
+        return {f"velocity/{name}": v.copy() for name, v in self._velocity.items()}
 
     def load_state(self, state: Params) -> None:
         """Take up the velocities."""
@@ -160,8 +160,8 @@ class Adam:
         """Return the moments and the step count."""
         return (
             {"t": np.asarray(self.t)}
-            | {f"m/{name}": m for name, m in self._m.items()}
-            | {f"v/{name}": v for name, v in self._v.items()}
+            | {f"m/{name}": m.copy() for name, m in self._m.items()}
+            | {f"v/{name}": v.copy() for name, v in self._v.items()}
         )
 
     def load_state(self, state: Params) -> None:
@@ -176,7 +176,8 @@ class TemporalAverage:
 
     .. math:: \bar\theta_t = \frac{1-d}{1-d^t} \sum_{i=1}^{t} d^{\,t-i}\, \theta_i,
               \quad\text{that is}\quad
-              \bar\theta_t = \bar\theta_{t-1} + \frac{1-d}{1-d^t}(\theta_t - \bar\theta_{t-1}) .
+              \bar\theta_t = (1 - w_t)\,\bar\theta_{t-1} + w_t\,\theta_t, \quad
+              w_t = \frac{1-d}{1-d^t} .
 
     The weights sum to 1 at every t: after one step the average is theta_1. An average that starts
     at 0 and is divided by 1 - d^t is this same number; one that starts at the first parameters
@@ -216,11 +217,14 @@ class TemporalAverage:
                 self.params[name] = theta.copy()
             else:
                 average = self.params[name]
-                average += weight * (theta - average)
+                average *= 1 - weight
+                average += weight * theta
 
     def state(self) -> Params:
         """Return the average and the step count."""
-        return {"t": np.asarray(self.t)} | {f"average/{n}": a for n, a in self.params.items()}
+        return {"t": np.asarray(self.t)} | {
+            f"average/{n}": a.copy() for n, a in self.params.items()
+        }
 
     def load_state(self, state: Params) -> None:
         """Take up the average and the step count."""

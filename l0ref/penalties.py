@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .concrete import BETA, GAMMA, ZETA, FloatArray
+from .concrete import BETA, GAMMA, ZETA, FloatArray, sum_to_shape
 from .gates import Gates
 from .hard_concrete import prob_active, prob_zero
 
@@ -74,7 +74,8 @@ def expected_l0_grad(
 ) -> FloatArray:
     r"""Derivative of `expected_l0` in log_alpha: |g| P (1-P), never 0 where it is representable."""
     slope = _slope(log_alpha, beta, gamma, zeta)
-    return np.asarray(slope * np.asarray(group_size).astype(slope.dtype))
+    grad = np.asarray(slope * np.asarray(group_size).astype(slope.dtype))
+    return sum_to_shape(grad, np.shape(log_alpha))
 
 
 def _slope(log_alpha: ArrayLike, beta: ArrayLike, gamma: ArrayLike, zeta: ArrayLike) -> FloatArray:
@@ -138,6 +139,8 @@ def _group_sums(
         rule = "is required: the gates switch it off" if gates.gates_bias else "is not gated"
         raise ValueError(f"bias {rule}; got {None if bias is None else bias.shape}")
     sums = gates.contract(norm(weight))
+    if bias is not None and bias.shape != gates.shape:
+        raise ValueError(f"bias must have one entry a gate, {gates.shape}, got {bias.shape}")
     return sums if bias is None else sums + norm(bias)
 
 
@@ -209,6 +212,6 @@ def bic(nll: float, n_params: float, n_examples: int) -> float:
 
 
 def _positive(name: str, value: int) -> int:
-    if value < 1:
+    if not value >= 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return value

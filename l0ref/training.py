@@ -213,6 +213,8 @@ class Trainer:
     step : int
         Optimiser steps taken.
     history : History
+    seconds : float
+        Time spent in steps so far, kept by whoever drives the run and saved with it.
 
     Raises
     ------
@@ -230,6 +232,7 @@ class Trainer:
         self.average = TemporalAverage(settings.average)
         self.history = History()
         self.step = 0
+        self.seconds = 0.0
         self._sums = np.zeros(4)  # of the four losses over the current epoch's steps
         self._x_train = data.x_train.astype(settings.dtype, copy=False)
         self._x_test = data.x_test.astype(settings.dtype, copy=False)
@@ -322,6 +325,7 @@ class Trainer:
             "settings": dataclasses.asdict(self.settings),
             "data": self._fingerprint,
             "step": self.step,
+            "seconds": self.seconds,
         }
         arrays: dict[str, Array] = {"about": np.array(json.dumps(about)), "sums": self._sums}
         for group, values in (
@@ -361,6 +365,7 @@ class Trainer:
         if about["data"] != trainer._fingerprint:
             raise FileError(f"{path}: is of a run on other data than {data.name}")
         trainer.step = int(about["step"])
+        trainer.seconds = float(about["seconds"])
         if trainer.step > trainer.total_steps:
             done = trainer.step // trainer.steps_per_epoch
             raise ValueError(f"epochs must be at least the {done} already trained, got {epochs}")
@@ -388,7 +393,7 @@ def read_about(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:
         about = json.loads(str(arrays["about"]))
         if about["format"] != _FORMAT:
             raise FileError(f"{path}: not a checkpoint but {about['format']!r}")
-        return {name: about[name] for name in ("settings", "data", "step")}
+        return {name: about[name] for name in ("settings", "data", "step", "seconds")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise FileError(f"{path}: not a checkpoint ({error!r})") from None
 

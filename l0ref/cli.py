@@ -1,0 +1,339 @@
+"""The command ``l0ref``: train a network and watch it prune, report on a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from . import __version__, runs
+from .training import Settings, Trainer
+
+app = App(
+    name="l0ref",
+    help="L0 regularisation with hard concrete gates: train, prune, compact, report.",
+    version=__version__,
+)
+console = Console()
+errors = Console(stderr=True)
+
+DEFAULT_EPOCHS = 100
+DEFAULT_GATE_LR = 4e-3
+
+
+@app.command
+def train(
+    *,
+    model: Literal["lenet-300-100", "mlp"] | None = None,
+    hidden: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
+    scale: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lam: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    l2: float | None = None,
+    gates: Literal["input", "weight", "none"] | None = None,
+    per_example: bool | None = None,
+    drop_rates: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    beta: float | None = None,
+    gamma: float | None = None,
+    zeta: float | None = None,
+    activation: Literal["relu", "tanh"] | None = None,
+    dropout: float | None = None,
+    optimizer: Literal["adam", "sgd"] | None = None,
+    lr: float | None = None,
+    gate_lr: float | None = None,
+    momentum: float | None = None,
+    average: float | None = None,
+    clamp_log_alpha: bool | None = None,
+    dtype: Literal["float32", "float64"] | None = None,
+    seed: int | None = None,
+    paper: bool = False,
+    out: Path | None = None,
+    resume: Path | None = None,
+) -> int:
+    """Train a gated network, prune and compact it, and show what is left.
+
+    Parameters
+    ----------
+    model
+        Architecture: lenet-300-100 (default), or mlp with --hidden.
+    hidden
+        Hidden widths of an mlp.
+    data
+        mnist-sample (default; 10,000 + 2,000 digits, in the package), mnist, or an .npz file with
+        X and y.
+    data_dir
+        Folder of the four IDX files of MNIST; implies --data mnist.
+    download
+        Fetch MNIST, checked by SHA-256.
+    scale
+        Map the inputs of an .npz file to [0, 1].
+    epochs
+        Passes over the training set: 100, or 200 with --paper. With --resume: the total to train
+        to.
+    batch_size
+        Examples a step (100).
+    lam
+        lambda per parameter, divided by N, for all gated layers or one each (0.1).
+    l2
+        lambda_2, divided by N (0).
+    gates
+        A gate an input unit (default), a gate a weight, or none.
+    per_example
+        Draw the gates for each example rather than once a minibatch.
+    drop_rates
+        Initial drop rates of the gates: input layer and others, or one a layer (0.2 0.5).
+    beta
+        Temperature of the gates (2/3).
+    gamma
+        Lower end of the stretch (-0.1).
+    zeta
+        Upper end of the stretch (1.1).
+    activation
+        Between layers (relu).
+    dropout
+        Drop rate of ordinary dropout on hidden activations (0).
+    optimizer
+        adam (default) or sgd.
+    lr
+        Learning rate (0.001).
+    gate_lr
+        Learning rate of log_alpha (0.004; that of --lr with --paper).
+    momentum
+        Of sgd (0.9).
+    average
+        Decay of the temporal average of the parameters (0.999).
+    clamp_log_alpha
+        Clamp log_alpha to [log 0.01, log 100] after each step.
+    dtype
+        float32 (default) or float64.
+    seed
+        Of every draw (0).
+    paper
+        The paper's settings: 200 epochs, one learning rate for weights and gates.
+    out
+        Folder of the run; a new one below ./runs by default.
+    resume
+        Folder of a stopped run, to be taken up where it stopped; only --epochs may be given with
+        it.
+    """
+    given: dict[str, Any] = {
+        name: value
+        for name, value in {
+            "model": model,
+            "hidden": hidden,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lam": lam,
+            "l2": l2,
+            "gates": gates,
+            "per_example": per_example,
+            "drop_rates": drop_rates,
+            "beta": beta,
+            "gamma": gamma,
+            "zeta": zeta,
+            "activation": activation,
+            "dropout": dropout,
+            "optimizer": optimizer,
+            "lr": lr,
+            "gate_lr": gate_lr,
+            "momentum": momentum,
+            "average": average,
+            "clamp_log_alpha": clamp_log_alpha,
+            "dtype": dtype,
+            "seed": seed,
+        }.items()
+        if value is not None
+    }
+    if resume is not None:
+        elsewhere = {"data": data, "data_dir": data_dir, "out": out}
+        flags = {"download": download, "scale": scale, "paper": paper}
+        others = [name for name in given if name != "epochs"]
+        others += [name for name, value in (elsewhere | flags).items() if value]
+        if others:
+            options = ", ".join("--" + name.replace("_", "-") for name in others)
+            raise ValueError(
+                f"--resume takes its settings from the run; it does not go with {options}"
+            )
+        folder, trainer = resume, runs.resume(resume, epochs=epochs)
+        console.print(f"Resuming {folder} after step {trainer.step:,} of {trainer.total_steps:,}.")
+    else:
+        if hidden is not None and model != "mlp":
+            raise ValueError("--hidden goes with --model mlp")
+        if not paper:
+            given = {"epochs": DEFAULT_EPOCHS, "gate_lr": DEFAULT_GATE_LR} | given
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        settings = Settings(**given)
+        full = data_dir is not None or download
+        source = runs.Source(
+            data or ("mnist" if full else "mnist-sample"),
+            str(data_dir.absolute()) if data_dir is not None else None,
+            scale,
+        )
+        dataset = source.load(download=download)
+        if download and data_dir is None:
+            source = dataclasses.replace(source, data_dir=dataset.source)
+        folder = out if out is not None else new_folder(settings, dataset.name)
+        trainer = runs.begin(folder, settings, source, dataset)
+        n, d = trainer.data.x_train.shape
+        console.print(
+            f"Training {settings.model} on {dataset.name}: {n:,} examples of {d} inputs, "
+            f"{trainer.data.n_classes} classes. Run folder: {folder}"
+        )
+    if not train_with_progress(folder, trainer):
+        console.print(
+            f"Stopped after step {trainer.step:,} of {trainer.total_steps:,}; nothing is lost. "
+            f"Resume with: [bold]l0ref train --resume {folder}[/bold]"
+        )
+        return 130
+    result = runs.finish(folder, trainer)
+    show(folder, result)
+    return 0
+
+
+@app.command
+def report(run: Path) -> int:
+    """Show what is left of a trained network, or how far a run has come.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    """
+    if not (run / runs.RUN).exists():
+        raise ValueError(f"run must be the folder of a run, got {run}: no {runs.RUN} in it")
+    if (run / runs.RESULT).exists():
+        show(run, runs.load_result(run))
+        return 0
+    trainer = runs.resume(run)
+    console.print(
+        f"{run} stopped after step {trainer.step:,} of {trainer.total_steps:,}. "
+        f"Resume with: [bold]l0ref train --resume {run}[/bold]"
+    )
+    return 0
+
+
+def new_folder(settings: Settings, data_name: str) -> Path:
+    """Return the first folder below ./runs of this model, data and seed that is not there yet."""
+    stem = f"{settings.model}_{data_name}_seed{settings.seed}"
+    candidates = (Path("runs") / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 10_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+@contextlib.contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM rather than die in the middle of a step; a second Ctrl-C does."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_with_progress(folder: Path, trainer: Trainer) -> bool:
+    """Train under a progress bar that shows the open gates a layer; return whether the end came."""
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with interruptions() as seen, Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=trainer.total_steps, epoch="", status="")
+
+        def on_step(trainer: Trainer) -> None:
+            per_epoch = trainer.steps_per_epoch
+            if trainer.step % max(1, per_epoch // 10) == 0 or trainer.done:
+                progress.update(
+                    task,
+                    completed=trainer.step,
+                    epoch=f"{-(-trainer.step // per_epoch)}/{trainer.settings.epochs}",
+                    status=status(trainer),
+                )
+
+        progress.update(task, completed=trainer.step)
+        return runs.train(folder, trainer, on_step=on_step, stop=lambda: bool(seen))
+
+
+def status(trainer: Trainer) -> str:
+    """Open gates a layer, of the averaged parameters, and the latest test error."""
+    counts = "-".join(str(int(mask.sum())) for mask in trainer.averaged().open_gates())
+    error = f"  error {float(trainer.history.last('test_error')):.2f} %" if trainer.history else ""
+    return (f"on {counts}" if counts else "no gates") + error
+
+
+def show(folder: Path, result: dict[str, Any]) -> None:
+    """Print a finished run's result as tables."""
+    units = Table(title="Units left", title_justify="left")
+    for heading in ("layer", "before", "after"):
+        units.add_column(heading, justify="left" if heading == "layer" else "right")
+    pairs = zip(result["architecture_dense"], result["architecture"], strict=True)
+    for depth, (before, after) in enumerate(pairs):
+        units.add_row("input" if depth == 0 else f"hidden {depth}", f"{before:,}", f"{after:,}")
+    console.print(units)
+
+    cost = Table(title="What it costs, and what it is worth", title_justify="left")
+    for heading in ("", "gated network", "compact network", "ratio"):
+        cost.add_column(heading, justify="right" if heading else "left")
+    cost.add_row(
+        "test error", f"{result['test_error_gated']:.2f} %", f"{result['test_error']:.2f} %", ""
+    )
+    for label, key in (("weights", "weights"), ("parameters", "params"), ("FLOPs", "flops")):
+        before, after = result[f"{key}_dense"], result[key]
+        cost.add_row(label, f"{before:,}", f"{after:,}", f"{before / max(after, 1):.1f}x")
+    dense, small = result["forward_seconds"]["dense"], result["forward_seconds"]["compact"]
+    cost.add_row(
+        "forward pass", f"{1e3 * dense:.2f} ms", f"{1e3 * small:.2f} ms", f"{dense / small:.1f}x"
+    )
+    console.print(cost)
+    if 0 in result["architecture"]:
+        console.print("A layer has lost every unit: the network is a constant from there on.")
+    share = 100 * result["weights"] / result["weights_dense"]
+    console.print(
+        f"{share:.1f} % of the weights are left after {result['seconds']:.0f} s of training. "
+        f"Everything is in {folder}"
+    )
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error, and exit status 2."""
+    try:
+        status_code = app(
+            sys.argv[1:], exit_on_error=False, print_error=True, result_action="return_value"
+        )
+    except CycloptsError:
+        sys.exit(2)
+    except (ValueError, OSError) as error:
+        errors.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    sys.exit(status_code if isinstance(status_code, int) else 0)
