@@ -199,12 +199,14 @@ def train(
         n, d = trainer.data.x_train.shape
         console.print(
             f"Training {settings.model} on {dataset.name}: {n:,} examples of {d} inputs, "
-            f"{trainer.data.n_classes} classes. Run folder: {folder}"
+            f"{trainer.data.n_classes} classes. Run folder: {folder}",
+            soft_wrap=True,
         )
     if not train_with_progress(folder, trainer):
         console.print(
             f"Stopped after step {trainer.step:,} of {trainer.total_steps:,}; nothing is lost. "
-            f"Resume with: [bold]l0ref train --resume {folder}[/bold]"
+            f"Resume with: [bold]l0ref train --resume {folder}[/bold]",
+            soft_wrap=True,
         )
         return 130
     result = runs.finish(folder, trainer)
@@ -229,7 +231,8 @@ def report(run: Path) -> int:
     trainer = runs.resume(run)
     console.print(
         f"{run} stopped after step {trainer.step:,} of {trainer.total_steps:,}. "
-        f"Resume with: [bold]l0ref train --resume {run}[/bold]"
+        f"Resume with: [bold]l0ref train --resume {run}[/bold]",
+        soft_wrap=True,
     )
     return 0
 
@@ -321,7 +324,8 @@ def show(folder: Path, result: dict[str, Any]) -> None:
     share = 100 * result["weights"] / result["weights_dense"]
     console.print(
         f"{share:.1f} % of the weights are left after {result['seconds']:.0f} s of training. "
-        f"Everything is in {folder}"
+        f"Everything is in {folder}",
+        soft_wrap=True,
     )
 
 
