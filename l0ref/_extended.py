@@ -43,7 +43,7 @@ def two_sum(a: Float64Array, b: Float64Array) -> Pair:
 
 
 def two_product(a: Float64Array, b: Float64Array) -> Pair:
-    """a * b exactly, as the rounded product and what rounding lost (Dekker, by Veltkamp's halves)."""
+    """a * b exactly, as the rounded product and what rounding lost (Dekker, Veltkamp)."""
     hi = a * b
     a_top, a_rest = _halves(a)
     b_top, b_rest = _halves(b)

@@ -512,9 +512,7 @@ class StretchedConcrete:
         q = np.asarray(q, dtype=np.float64)
         inside = (q > 0) & (q < 1)
         p = self._p
-        if (
-            upper
-        ):  # the law of -logit u is that of logit u: isf at log_alpha mirrors ppf at -log_alpha
+        if upper:  # logit u and -logit u have one law: isf at log_alpha mirrors ppf at -log_alpha
             mirrored = dataclasses.replace(p, log_alpha=-p.log_alpha)
             t = -mirrored.logit_sample(np.where(inside, q, 0.5))
         else:

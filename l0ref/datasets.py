@@ -12,12 +12,12 @@ import os
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from l0ref.idx import DataError, read_labelled_images
+from .idx import read_labelled_images
+from .storage import FileError, read_npz
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 """The mirror that torchvision uses too; the original page has refused downloads for years."""
@@ -201,7 +201,7 @@ def load_mnist(folder: str | os.PathLike[str]) -> Dataset:
     ------
     FileNotFoundError
         If the folder, or one of the four files, is not there.
-    DataError
+    FileError
         If a file is empty, truncated, corrupt, or not what its name says.
     """
     folder = Path(folder)
@@ -211,7 +211,7 @@ def load_mnist(folder: str | os.PathLike[str]) -> Dataset:
     test, y_test = read_labelled_images(folder, "t10k")
     image_shape = train.shape[1:]
     if test.shape[1:] != image_shape:
-        raise DataError(
+        raise FileError(
             f"{folder}: images of {image_shape} to train on, of {test.shape[1:]} to test on"
         )
     return Dataset(
@@ -250,7 +250,7 @@ def download_mnist(folder: str | os.PathLike[str] | None = None) -> Path:
         name = f"{stem}.gz"
         path = folder / name
         if path.exists() and pooch.file_hash(str(path)) != digest:
-            raise DataError(
+            raise FileError(
                 f"{path} is not the file that was published under that name (another SHA-256): "
                 "move it away, choose another folder, or load it without a download"
             )
@@ -276,19 +276,13 @@ def load_arrays(
     ------
     FileNotFoundError
         If there is no such file.
-    DataError
+    FileError
         If it is no ``.npz`` file, is corrupt, holds other arrays, or they are not valid.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        try:
-            loaded: Any = np.load(file, allow_pickle=False)
-            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
-        # A corrupt archive makes zipfile and the .npy reader raise a dozen unrelated types.
-        except Exception as error:
-            raise DataError(f"{path} is not a readable .npz file: {error}") from error
+    arrays = read_npz(path)
     if set(arrays) not in ({"X", "y"}, {"X", "y", "X_test", "y_test"}):
-        raise DataError(
+        raise FileError(
             f"{path} must hold the arrays X, y or X, y, X_test, y_test, "
             f"got {', '.join(sorted(arrays)) or 'none that has a name'}"
         )
@@ -304,7 +298,7 @@ def load_arrays(
             name=path.stem,
         )
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
     return replace(data, source=str(path))
 
 

@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .storage import FileError
+
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_NDIM = 64  # of NumPy
-
-
-class DataError(ValueError):
-    """A data file is not what it should be; the message names it and tells what is wrong."""
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -40,7 +38,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ------
     FileNotFoundError
         If there is no such file.
-    DataError
+    FileError
         If it is empty, truncated, too long, corrupt, or no IDX file.
 
     Examples
@@ -56,19 +54,19 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         try:
             data = gzip.decompress(data)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is a corrupt or truncated gzip file: {error}") from error
+            raise FileError(f"{path} is a corrupt or truncated gzip file: {error}") from error
     if not data:
-        raise DataError(f"{path} is empty")
+        raise FileError(f"{path} is empty")
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES:
-        raise DataError(f"{path} is not an IDX file: it begins with the bytes {data[:4].hex(' ')}")
+        raise FileError(f"{path} is not an IDX file: it begins with the bytes {data[:4].hex(' ')}")
     dtype, ndim = np.dtype(_DTYPES[data[2]]), data[3]
     start = 4 + 4 * ndim
     if not 1 <= ndim <= _MAX_NDIM or len(data) < start:
-        raise DataError(f"{path} has a broken header: {ndim} dimensions in {len(data)} bytes")
+        raise FileError(f"{path} has a broken header: {ndim} dimensions in {len(data)} bytes")
     shape = tuple(np.frombuffer(data, ">u4", ndim, offset=4).tolist())
     expected = start + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise DataError(
+        raise FileError(
             f"{path} is {'truncated' if len(data) < expected else 'too long'}: "
             f"its header, of shape {shape}, announces {expected} bytes, it has {len(data)}"
         )
@@ -123,7 +121,7 @@ def read_labelled_images(folder: Path, part: str) -> tuple[NDArray[np.uint8], ND
     ------
     FileNotFoundError
         If one of the two files is not there.
-    DataError
+    FileError
         If one is not what its name says, or they do not belong together.
     """
     images_path = _find_idx(folder, f"{part}-images", "idx3-ubyte")
@@ -134,17 +132,17 @@ def read_labelled_images(folder: Path, part: str) -> tuple[NDArray[np.uint8], ND
         (labels_path, labels, "labels", 1),
     ):
         if array.dtype != np.uint8 or array.ndim != ndim or array.size == 0:
-            raise DataError(
+            raise FileError(
                 f"{path} must hold {kind}, uint8 in {ndim} dimensions, not empty: "
                 f"it holds {array.dtype} of shape {array.shape}"
             )
     if len(images) != len(labels):
-        raise DataError(
+        raise FileError(
             f"{images_path} holds {len(images)} images, but {labels_path} {len(labels)} labels"
         )
     if labels.max() > 9:
         first = int(np.argmax(labels > 9))
-        raise DataError(f"{labels_path}: label {first} is {labels[first]}, allowed are 0 .. 9")
+        raise FileError(f"{labels_path}: label {first} is {labels[first]}, allowed are 0 .. 9")
     return images, labels.astype(np.int64)
 
 

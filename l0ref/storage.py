@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -45,8 +44,30 @@ def save_arrays(path: Path, arrays: dict[str, Array], *, compress: bool = False)
     write_atomically(path, lambda file: save(file, allow_pickle=False, **arrays))
 
 
+def read_npz(path: Path) -> dict[str, Array]:
+    """Read every array of a .npz, checking its sums; pickled objects are refused.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FileError
+        If it is not a .npz file, or damaged.
+    """
+    with path.open("rb") as file:
+        try:
+            loaded: Any = np.load(file, allow_pickle=False)
+            arrays = None if isinstance(loaded, np.ndarray) else dict(loaded)
+        # A damaged archive makes zipfile and the .npy reader raise a dozen unrelated types.
+        except Exception as error:
+            raise FileError(f"{path} is not a readable .npz file: {error}") from error
+    if arrays is None:
+        raise FileError(f"{path} is not an .npz file but a single array")
+    return arrays
+
+
 def load_arrays(path: Path, required: tuple[str, ...] = ()) -> dict[str, Array]:
-    """Load every array of a .npz, checking its sums; pickled objects are refused.
+    """Load what `save_arrays` wrote.
 
     Raises
     ------
@@ -54,16 +75,10 @@ def load_arrays(path: Path, required: tuple[str, ...] = ()) -> dict[str, Array]:
         If the file is missing, not a .npz, damaged, or lacks a required array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise FileError(f"{path}: not a .npz file but a single array")
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except FileError:
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
-        raise FileError(f"{path}: not a readable .npz file, or damaged ({error})") from None
+        arrays = read_npz(path)
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise FileError(f"{path}: {what}") from None
     missing = [name for name in required if name not in arrays]
     if missing:
         raise FileError(f"{path}: lacks {', '.join(missing)}")

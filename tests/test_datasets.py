@@ -32,7 +32,8 @@ from l0ref.datasets import (
     load_mnist_sample,
     stratified_sample,
 )
-from l0ref.idx import DataError, read_idx, write_idx
+from l0ref.idx import read_idx, write_idx
+from l0ref.storage import FileError
 
 SAMPLE = Path(l0ref.__path__[0], "data", "mnist-sample")
 # How often 0, 1, ..., 9 occur in full MNIST, counted in its label files with od, sort and uniq.
@@ -256,7 +257,7 @@ GOOD_GZ = gzip.compress(GOOD, mtime=0)
 def test_idx_errors_name_the_file_and_the_fault(data: bytes, what: str, tmp_path: Path) -> None:
     path = tmp_path / "some-digits"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=f"some-digits.*{what}"):
+    with pytest.raises(FileError, match=f"some-digits.*{what}"):
         read_idx(path)
 
 
@@ -273,7 +274,7 @@ def test_a_damaged_gzip_file_is_refused_or_harmless(
     damaged[position] ^= flip
     path = tmp_path_factory.mktemp("damaged") / "digits.gz"
     path.write_bytes(damaged[:position] if cut else damaged)
-    with contextlib.suppress(DataError):  # the time in the header, say, carries no digits
+    with contextlib.suppress(FileError):  # the time in the header, say, carries no digits
         assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -330,7 +331,7 @@ def test_mnist_folder_of_wrong_files(
 ) -> None:
     write_mnist(tmp_path)
     (tmp_path / f"{name}-ubyte").write_bytes(idx_bytes(array))
-    with pytest.raises(DataError, match=what) as caught:
+    with pytest.raises(FileError, match=what) as caught:
         load_mnist(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -378,7 +379,7 @@ def test_download_keeps_good_files_and_never_replaces_others(
     assert download_mnist(tmp_path) == tmp_path
     other = tmp_path / "t10k-images-idx3-ubyte.gz"
     other.write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte.gz is not the file"):
+    with pytest.raises(FileError, match=r"t10k-images-idx3-ubyte.gz is not the file"):
         download_mnist(tmp_path)
     assert other.read_bytes() == b"mine"
 
@@ -621,7 +622,7 @@ def test_load_arrays(tmp_path: Path) -> None:
 def test_load_arrays_refuses(saved: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, **saved)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(FileError, match=message):
         load_arrays(path)
 
 
@@ -631,11 +632,11 @@ def test_load_arrays_refuses_other_files(tmp_path: Path) -> None:
         load_arrays(path)
     for contents in (b"", b"X, y\n0.5, 1\n", b"PK\x03\x04", b"\x80\x04]\x94."):
         path.write_bytes(contents)
-        with pytest.raises(DataError, match=r"bad\.npz is not a readable \.npz file"):
+        with pytest.raises(FileError, match=r"bad\.npz is not a readable \.npz file"):
             load_arrays(path)
     with path.open("wb") as file:
         np.save(file, X_OK)
-    with pytest.raises(DataError, match=r"bad\.npz must .* got none that has a name"):
+    with pytest.raises(FileError, match=r"bad\.npz is not an \.npz file but a single array"):
         load_arrays(path)
 
 
@@ -650,7 +651,7 @@ def test_a_damaged_npz_file_is_refused_or_harmless(
     position = int(where * len(damaged))
     damaged[position] ^= flip
     path.write_bytes(damaged[:position] if cut else damaged)
-    with contextlib.suppress(DataError):  # the times in the archive, say, carry no numbers
+    with contextlib.suppress(FileError):  # the times in the archive, say, carry no numbers
         assert load_arrays(path).fingerprint() == from_arrays(X_OK, Y_OK).fingerprint()
 
 

@@ -1,5 +1,7 @@
 """Compaction: the same outputs from what a search of the graph says must be left."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,11 +46,11 @@ class Case(NamedTuple):
 
     def edges(self) -> list[Any]:
         """Which weights are left, before any unit is removed."""
-        open_weights = []
+        left = []
         for weight, gate in zip(self.weights, self.gate, strict=True):
-            is_open = gate >= CLOSED if self.gates != "none" else np.ones(len(weight), bool)
-            open_weights.append((weight != 0) & (is_open if is_open.ndim == 2 else is_open[:, None]))
-        return open_weights
+            is_open = (gate >= CLOSED) | (self.gates == "none")
+            left.append((weight != 0) & (is_open if is_open.ndim == 2 else is_open[:, None]))
+        return left
 
 
 @st.composite
@@ -57,7 +59,7 @@ def cases(draw: st.DrawFn) -> Case:
     gates = draw(st.sampled_from(["input", "weight", "none"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     weights, biases, gate = [], [], []
-    for shape in zip(widths[:-1], widths[1:], strict=True):
+    for shape in pairwise(widths):
         values = rng.choice([-1, 1], shape) * rng.uniform(0.2, 2.0, shape)
         weights.append(values * (rng.uniform(size=shape) < draw(st.sampled_from([1.0, 0.6, 0.2]))))
         biases.append(rng.choice([-0.8, 0.0, 0.5, 1.7], shape[1]))
@@ -239,10 +241,11 @@ def dense(d_in: int, d_out: int) -> Dense:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([dense(2, 3), dense(3, 2)], r"one kind of activation between its 2 .*got \[\]"),
-        ([dense(2, 3), ReLU(), dense(3, 2), Tanh(), dense(2, 2)], r"got \['relu', 'tanh'\]"),
-        ([dense(2, 3), ReLU(), ReLU(), dense(3, 2)], r"got \['relu', 'relu'\]"),
+        ([dense(2, 3), dense(3, 2)], "one kind of activation between"),
+        ([dense(2, 3), ReLU(), dense(3, 2), Tanh(), dense(2, 2)], "one kind .*got .*relu.*tanh"),
+        ([dense(2, 3), ReLU(), ReLU(), dense(3, 2)], "one kind .*got .*relu.*relu"),
         ([dense(2, 3), type("Maxout", (ReLU,), {})(), dense(3, 2)], r"dense stack, got a Maxout"),
+        # As many activations as there should be, but elsewhere.
         ([dense(2, 3), dense(3, 2), ReLU()], "one kind of activation between"),
         ([ReLU(), dense(2, 3), dense(3, 2)], "one kind of activation between"),
     ],
@@ -344,7 +347,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     flipped[whole.index(np.float64(4.0).tobytes())] ^= 1  # one bit of a weight
     for content in (half, bytes(flipped), b""):
         path.write_bytes(content)
-        with pytest.raises(FileError, match=str(path)):
+        with pytest.raises(FileError, match=re.escape(str(path))):
             CompactNetwork.load(path)
         assert path.read_bytes() == content
     path.unlink()
