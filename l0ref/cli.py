@@ -36,7 +36,7 @@ console = Console()
 errors = Console(stderr=True)
 
 DEFAULT_EPOCHS = 100
-DEFAULT_GATE_LR = 4e-3
+DEFAULT_GATE_LR = 2e-3
 
 
 @app.command
@@ -119,7 +119,7 @@ def train(
     lr
         Learning rate (0.001).
     gate_lr
-        Learning rate of log_alpha (0.004; that of --lr with --paper).
+        Learning rate of log_alpha (0.002; that of --lr with --paper).
     momentum
         Of sgd (0.9).
     average

@@ -320,6 +320,7 @@ def changed(path: Path, **arrays: Any) -> bytes:
         ({"weight_1": np.ones((2, 2))}, "."),
         ({"weight_1": np.ones(2)}, "."),
         ({"bias_1": np.ones(3)}, "."),
+        ({"weight_1": np.ones((2, 2)), "kept_1": np.array([0, 1])}, "."),
         ({"inputs": np.array([0, 3])}, "."),
         ({"inputs": np.array([0.0, 2.0])}, "."),
         ({"inputs": np.array([0, 1, 2])}, "."),

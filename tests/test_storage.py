@@ -223,6 +223,7 @@ def test_one_wrong_byte_anywhere_is_found_or_harmless(
     path = tmp_path / "run.npz"
     arrays = {"a": np.random.default_rng(0).normal(size=(rows, 2)), "b": np.array("text")}
     save_arrays(path, arrays, compress=compress)
+    assert identical(load_arrays(path), arrays)
     whole = path.read_bytes()
     places = [*range(0, 150, 2), *range(max(150, len(whole) - 400), len(whole), 3)]
     found = 0

@@ -44,8 +44,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "sgd, weight gates": {"optimizer": "sgd", "gates": "weight", "clamp_log_alpha": True},
     "per example": {"per_example": True, "dtype": "float64", "beta": 0.5, "zeta": 1.2},
     "weight gates per example": {"gates": "weight", "per_example": True, "dropout": 0.2},
-    "dropout": {"dropout": 0.4, "clamp_log_alpha": True, "gate_lr": 3.0},
-    "no gates": {"gates": "none", "dropout": 0.3, "l2": 1.0, "drop_rates": (0.3, 0.6)},
+    "dropout": {"dropout": 0.4, "clamp_log_alpha": True, "gate_lr": 3.0, "drop_rates": (0.3, 0.6)},
+    "no gates": {"gates": "none", "dropout": 0.3, "l2": 1.0},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -339,7 +339,7 @@ def test_gates_have_their_own_learning_rate() -> None:
 
 def test_it_learns() -> None:
     """The classes are bands of two inputs: far better than by chance, once the gates open."""
-    history = run(trainer(epochs=60, lam=(0.0,), gate_lr=0.3)).history.arrays()
+    history = run(trainer(epochs=40, lam=(0.0,), gate_lr=0.3)).history.arrays()
     assert history["data"][-5:].mean() < 0.5 * history["data"][:5].mean()
     assert history["test_error"][-1] <= 25
 
