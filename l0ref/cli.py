@@ -35,7 +35,7 @@ app = App(
 console = Console()
 errors = Console(stderr=True)
 
-DEFAULT_EPOCHS = 100
+DEFAULT_EPOCHS = 90
 DEFAULT_GATE_LR = 2e-3
 
 
@@ -90,7 +90,7 @@ def train(
     scale
         Map the inputs of an .npz file to [0, 1].
     epochs
-        Passes over the training set: 100, or 200 with --paper. With --resume: the total to train
+        Passes over the training set: 90, or 200 with --paper. With --resume: the total to train
         to.
     batch_size
         Examples a step (100).

@@ -216,10 +216,7 @@ def test_truncated_anywhere(tmp_path: Path, compress: bool) -> None:
 def test_one_wrong_byte_anywhere_is_found_or_harmless(
     tmp_path: Path, rows: int, compress: bool
 ) -> None:
-    """Harmless: a time of day, say. An array longer than a read buffer is cut short by its header.
-
-    So a sum that is checked only when the reader comes to a member's end is not enough.
-    """
+    """Harmless: a time of day, say."""
     path = tmp_path / "run.npz"
     arrays = {"a": np.random.default_rng(0).normal(size=(rows, 2)), "b": np.array("text")}
     save_arrays(path, arrays, compress=compress)
@@ -238,6 +235,23 @@ def test_one_wrong_byte_anywhere_is_found_or_harmless(
         else:
             assert all(identical({n: got[n]}, {n: arrays[n]}) for n in arrays), place
     assert found > len(places) / 2
+
+
+@pytest.mark.parametrize(
+    ("true", "false"),
+    [(b"(700, 2)", b"(100, 2)"), (b"'<f8'", b"'<f2'"), (b"700, 2), }  ", b"700,  ), }  ")],
+)
+def test_a_header_that_cuts_an_array_short_is_found(
+    tmp_path: Path, true: bytes, false: bytes
+) -> None:
+    """A sum that is checked at a member's end, where such an array never comes, is not enough."""
+    path = tmp_path / "run.npz"
+    save_arrays(path, {"a": np.random.default_rng(0).normal(size=(700, 2))})
+    whole = path.read_bytes()
+    assert whole.count(true) == 1
+    path.write_bytes(whole.replace(true, false))
+    with pytest.raises(FileError, match=re.escape(str(path))):
+        load_arrays(path)
 
 
 # JSON
