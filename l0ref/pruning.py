@@ -125,13 +125,31 @@ class CompactNetwork:
         activation = str(arrays["activation"])
         if activation not in _ACTIVATIONS:
             raise FileError(f"{path}: unknown activation {activation!r}")
-        return cls(
+        d_in = arrays["d_in"]
+        if d_in.ndim or d_in.dtype.kind not in "iu":
+            raise FileError(f"{path}: d_in is not an integer")
+        small = cls(
             arrays["inputs"],
             [arrays[f"weight_{i}"] for i in range(n)],
             [arrays[f"bias_{i}"] for i in range(n)],
             activation,
             [arrays[f"kept_{i}"] for i in range(n)],
-            int(arrays["d_in"]),
+            int(d_in),
+        )
+        if not small._fits():
+            raise FileError(f"{path}: holds arrays that do not fit each other")
+        return small
+
+    def _fits(self) -> bool:
+        """Whether widths agree from layer to layer, and the inputs are columns of the original."""
+        widths = [len(kept) if kept.ndim == 1 else -1 for kept in self.kept]
+        outputs = [len(bias) if bias.ndim == 1 else -1 for bias in self.biases]
+        return (
+            [w.shape for w in self.weights] == list(zip(widths, outputs, strict=True))
+            and outputs[:-1] == widths[1:]
+            and all(kept.dtype.kind in "iu" for kept in [self.inputs, *self.kept])
+            and np.array_equal(self.inputs, self.kept[0])
+            and bool(((self.inputs >= 0) & (self.inputs < self.d_in)).all())
         )
 
 
@@ -150,21 +168,23 @@ def prune(network: Network) -> tuple[list[Array], list[Array], str]:
     ValueError
         If the network is not a stack of dense layers with one kind of activation between them.
     """
-    weights, biases, between = [], [], []
     names: dict[type[Layer], str] = {ReLU: "relu", Tanh: "tanh"}
+    weights, biases, order = [], [], []
     for layer in network.layers:
         if isinstance(layer, Dense):
             weight, bias = layer.test_time_weights()
             weights.append(weight.copy())
             biases.append(bias.copy())
+            order.append("dense")
         elif type(layer) in names:
-            between.append(names[type(layer)])
+            order.append(names[type(layer)])
         elif not isinstance(layer, Dropout):
             raise ValueError(f"network must be a dense stack, got a {type(layer).__name__} layer")
-    if len(between) != len(weights) - 1 or len(set(between)) > 1:
+    between = order[1::2]
+    if order[::2] != ["dense"] * len(weights) or len(set(between)) > 1 or len(order) % 2 == 0:
         raise ValueError(
-            f"network must have one kind of activation between its {len(weights)} dense layers, "
-            f"got {between}"
+            "network must be dense layers with one kind of activation between each two, "
+            f"got {', '.join(order)}"
         )
     return weights, biases, between[0] if between else "relu"
 

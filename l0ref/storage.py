@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -54,16 +56,22 @@ def read_npz(path: Path) -> dict[str, Array]:
     FileError
         If it is not a .npz file, or damaged.
     """
+    prefix = np.lib.format.MAGIC_PREFIX
     with path.open("rb") as file:
+        if file.read(len(prefix)) == prefix:
+            raise FileError(f"{path} is not an .npz file but a single array")
         try:
-            loaded: Any = np.load(file, allow_pickle=False)
-            arrays = None if isinstance(loaded, np.ndarray) else dict(loaded)
+            with zipfile.ZipFile(file) as archive:
+                # Whole members, then their arrays: a member's sum is checked at its very end, and
+                # a damaged header would have NumPy stop before it.
+                members = {name: io.BytesIO(archive.read(name)) for name in archive.namelist()}
+            return {
+                name.removesuffix(".npy"): np.lib.format.read_array(member, allow_pickle=False)
+                for name, member in members.items()
+            }
         # A damaged archive makes zipfile and the .npy reader raise a dozen unrelated types.
         except Exception as error:
             raise FileError(f"{path} is not a readable .npz file: {error}") from error
-    if arrays is None:
-        raise FileError(f"{path} is not an .npz file but a single array")
-    return arrays
 
 
 def load_arrays(path: Path, required: tuple[str, ...] = ()) -> dict[str, Array]:

@@ -227,7 +227,7 @@ class Trainer:
         self.data = data
         self.noise = Noise(settings.seed)
         self.network = settings.network(data.x_train.shape[1], data.n_classes)
-        self.lam = check_lam(settings.lam, len(self.network.gated)) if self.network.gated else []
+        self.lam = check_lam(settings.lam, len(self.network.gated))
         self.optimizer = settings.make_optimizer()
         self.average = TemporalAverage(settings.average)
         self.history = History()
@@ -320,14 +320,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
-        about = {
-            "format": _FORMAT,
-            "settings": dataclasses.asdict(self.settings),
-            "data": self._fingerprint,
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        arrays: dict[str, Array] = {"about": np.array(json.dumps(about)), "sums": self._sums}
+        arrays: dict[str, Array] = {"sums": self._sums}
         for group, values in (
             ("params", self.network.params),
             ("optimizer", self.optimizer.state()),
@@ -335,6 +328,15 @@ class Trainer:
             ("history", self.history.arrays()),
         ):
             arrays |= {f"{group}:{name}": value for name, value in values.items()}
+        about = {
+            "format": _FORMAT,
+            "settings": dataclasses.asdict(self.settings),
+            "data": self._fingerprint,
+            "step": self.step,
+            "seconds": self.seconds,
+            "shapes": _shapes(arrays),
+        }
+        arrays["about"] = np.array(json.dumps(about))
         save_arrays(path, arrays)
 
     @classmethod
@@ -358,17 +360,23 @@ class Trainer:
         """
         arrays = load_arrays(path, ("about", "sums"))
         about = read_about(path, arrays)
+        if about["data"] != data.fingerprint():
+            raise FileError(f"{path}: is of a run on other data than {data.name}")
+        del arrays["about"]
+        # A lost moment of the optimiser would else be zeros, and the run another without a word.
+        if about["shapes"] != _shapes(arrays):
+            raise FileError(f"{path}: does not hold the arrays that it says it does")
         settings = settings_from_json(path, about["settings"])
         if epochs is not None:
             settings = dataclasses.replace(settings, epochs=epochs)
-        trainer = cls(settings, data)
-        if about["data"] != trainer._fingerprint:
-            raise FileError(f"{path}: is of a run on other data than {data.name}")
-        trainer.step = int(about["step"])
-        trainer.seconds = float(about["seconds"])
+        try:
+            trainer = cls(settings, data)
+            trainer.step, trainer.seconds = int(about["step"]), float(about["seconds"])
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{path}: its settings are not valid ({error})") from None
         if trainer.step > trainer.total_steps:
-            done = trainer.step // trainer.steps_per_epoch
-            raise ValueError(f"epochs must be at least the {done} already trained, got {epochs}")
+            begun = -(-trainer.step // trainer.steps_per_epoch)
+            raise ValueError(f"epochs must be at least the {begun} already begun, got {epochs}")
         groups: dict[str, dict[str, Array]] = {
             group: {} for group in ("params", "optimizer", "average", "history")
         }
@@ -387,13 +395,17 @@ class Trainer:
         return trainer
 
 
+def _shapes(arrays: dict[str, Array]) -> dict[str, list[int]]:
+    return {name: list(a.shape) for name, a in arrays.items()}
+
+
 def read_about(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:
     """Return the description inside a checkpoint's arrays; `FileError` where it is none."""
     try:
         about = json.loads(str(arrays["about"]))
         if about["format"] != _FORMAT:
             raise FileError(f"{path}: not a checkpoint but {about['format']!r}")
-        return {name: about[name] for name in ("settings", "data", "step", "seconds")}
+        return {name: about[name] for name in ("settings", "data", "step", "seconds", "shapes")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise FileError(f"{path}: not a checkpoint ({error!r})") from None
 
