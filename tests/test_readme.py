@@ -76,7 +76,9 @@ def test_the_main_job_does_what_the_readme_says(
     result = json.loads(Path("run/result.json").read_text())
     assert result["test_error"] <= 4.0
     assert result["weights"] <= 0.30 * result["weights_dense"]
-    assert result["max_difference"] <= 1e-5
+    logits = CompactNetwork.load("run/network.npz").predict(load_mnist_sample().x_test)
+    # Sums of a few hundred float32 terms in another order: a few tens of eps of the largest logit.
+    assert result["max_difference"] <= 1e-5 * max(1.0, float(np.abs(logits).max()) / 10)
     shown = re.search(r"test error *│ *([\d.]+) %", README)
     assert shown is not None
     # BLAS kernels differ between machines, and with them the last bits and so the digits of a run.
