@@ -337,6 +337,9 @@ def main() -> None:
         )
     except CycloptsError:
         sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped", highlight=False)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         errors.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -29,11 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import quad_vec
 
 from .concrete import (
     BETA,
-    EXPECT_TOLERANCE,
     GAMMA,
     ZETA,
     Float64Array,
@@ -42,6 +40,7 @@ from .concrete import (
     Partials,
     SamplePartials,
     StretchedConcrete,
+    adaptive,
     log_sigmoid,
     sigmoids,
 )
@@ -609,7 +608,7 @@ class HardConcrete(StretchedConcrete):
             density = self._density_in_log_odds(p.beta * y - p.log_alpha)
             return np.asarray(func(self._stretch(y)) * density * (upper - lower), dtype=np.float64)
 
-        interior, _ = quad_vec(at, 0.0, 1.0, **EXPECT_TOLERANCE)
+        interior = adaptive(at, 0.0, 1.0)
         at_zero, at_one = self._masses()
         shape = self.shape
         return np.asarray(

@@ -28,6 +28,8 @@ from .datasets import Dataset, load
 from .flops import stack_flops, stack_params
 from .layers import Dense
 from .networks import Network
+from .ops import softmax_cross_entropy
+from .penalties import aic, bic
 from .pruning import CompactNetwork, compact, prune
 from .storage import FileError, load_json, save_arrays, save_json
 from .training import Settings, Trainer, error_percent, settings_from_json
@@ -151,6 +153,9 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
         if isinstance(layer, Dense)
     ]
     gated_logits, compact_logits = network.predict(x), small.predict(x)
+    n_train = len(trainer.data.y_train)
+    x_train = trainer.data.x_train.astype(trainer.settings.dtype, copy=False)
+    train_nll = float(softmax_cross_entropy(small.predict(x_train), trainer.data.y_train)[0])
     seconds_dense, seconds_compact = time_forward(network, small, x)
     result: dict[str, Any] = {
         "model": trainer.settings.model,
@@ -164,6 +169,9 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
         "test_error": error_percent(compact_logits, labels),
         "test_error_gated": error_percent(gated_logits, labels),
         "max_difference": float(np.abs(gated_logits - compact_logits).max()),
+        "train_nll": train_nll,
+        "aic": aic(train_nll, small.n_params, n_train),
+        "bic": bic(train_nll, small.n_params, n_train),
         "weights": int(sum(np.count_nonzero(w) for w in small.weights)),
         "weights_dense": sum(n_in * n_out for n_in, n_out in shapes),
         "params": small.n_params,
