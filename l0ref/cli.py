@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -177,7 +178,10 @@ def train(
                 f"--resume takes its settings from the run; it does not go with {options}"
             )
         folder, trainer = resume, runs.resume(resume, epochs=epochs)
-        console.print(f"Resuming {folder} after step {trainer.step:,} of {trainer.total_steps:,}.")
+        console.print(
+            f"Resuming {escape(str(folder))} after step {trainer.step:,} "
+            f"of {trainer.total_steps:,}."
+        )
     else:
         if hidden is not None and model != "mlp":
             raise ValueError("--hidden goes with --model mlp")
@@ -186,8 +190,9 @@ def train(
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         settings = Settings(**given)
         full = data_dir is not None or download
+        name = data or ("mnist" if full else "mnist-sample")
         source = runs.Source(
-            data or ("mnist" if full else "mnist-sample"),
+            str(Path(name).absolute()) if name.endswith(".npz") else name,
             str(data_dir.absolute()) if data_dir is not None else None,
             scale,
         )
@@ -199,13 +204,13 @@ def train(
         n, d = trainer.data.x_train.shape
         console.print(
             f"Training {settings.model} on {dataset.name}: {n:,} examples of {d} inputs, "
-            f"{trainer.data.n_classes} classes. Run folder: {folder}",
+            f"{trainer.data.n_classes} classes. Run folder: {escape(str(folder))}",
             soft_wrap=True,
         )
     if not train_with_progress(folder, trainer):
         console.print(
             f"Stopped after step {trainer.step:,} of {trainer.total_steps:,}; nothing is lost. "
-            f"Resume with: [bold]l0ref train --resume {folder}[/bold]",
+            f"Resume with: [bold]l0ref train --resume {escape(str(folder))}[/bold]",
             soft_wrap=True,
         )
         return 130
@@ -225,13 +230,13 @@ def report(run: Path) -> int:
     """
     if not (run / runs.RUN).exists():
         raise ValueError(f"run must be the folder of a run, got {run}: no {runs.RUN} in it")
-    if (run / runs.RESULT).exists():
+    if runs.is_finished(run):
         show(run, runs.load_result(run))
         return 0
     trainer = runs.resume(run)
     console.print(
-        f"{run} stopped after step {trainer.step:,} of {trainer.total_steps:,}. "
-        f"Resume with: [bold]l0ref train --resume {run}[/bold]",
+        f"{escape(str(run))} stopped after step {trainer.step:,} of {trainer.total_steps:,}. "
+        f"Resume with: [bold]l0ref train --resume {escape(str(run))}[/bold]",
         soft_wrap=True,
     )
     return 0
@@ -324,7 +329,7 @@ def show(folder: Path, result: dict[str, Any]) -> None:
     share = 100 * result["weights"] / result["weights_dense"]
     console.print(
         f"{share:.1f} % of the weights are left after {result['seconds']:.0f} s of training. "
-        f"Everything is in {folder}",
+        f"Everything is in {escape(str(folder))}",
         soft_wrap=True,
     )
 
@@ -341,6 +346,8 @@ def main() -> None:
         errors.print("stopped", highlight=False)
         sys.exit(130)
     except (ValueError, OSError) as error:
-        errors.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        errors.print(
+            f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     sys.exit(status_code if isinstance(status_code, int) else 0)

@@ -72,8 +72,7 @@ def begin(folder: Path, settings: Settings, source: Source, data: Dataset) -> Tr
         raise FileError(f"{folder}: has a run already; resume it, or choose another folder")
     trainer = Trainer(settings, data)
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"source": dataclasses.asdict(source), "settings": dataclasses.asdict(settings)}
-    save_json(folder / RUN, about)
+    _save_about(folder, settings, source)
     return trainer
 
 
@@ -91,12 +90,7 @@ def resume(folder: Path, *, epochs: int | None = None) -> Trainer:
     FileError
         If the folder holds no run, or one of its files is damaged.
     """
-    about = load_json(folder / RUN)
-    try:
-        source = Source(**about["source"])
-        settings = settings_from_json(folder / RUN, about["settings"])
-    except (KeyError, TypeError) as error:
-        raise FileError(f"{folder / RUN}: is not the description of a run ({error})") from None
+    source, settings = _source(folder), _settings(folder)
     data = source.load()
     if (folder / CHECKPOINT).exists():
         trainer = Trainer.load(folder / CHECKPOINT, data, epochs=epochs)
@@ -105,9 +99,31 @@ def resume(folder: Path, *, epochs: int | None = None) -> Trainer:
             settings = dataclasses.replace(settings, epochs=epochs)
         trainer = Trainer(settings, data)
     if trainer.settings != settings:
-        about["settings"] = dataclasses.asdict(trainer.settings)
-        save_json(folder / RUN, about)
+        _save_about(folder, trainer.settings, source)
     return trainer
+
+
+def _save_about(folder: Path, settings: Settings, source: Source) -> None:
+    about = {"source": dataclasses.asdict(source), "settings": dataclasses.asdict(settings)}
+    save_json(folder / RUN, about)
+
+
+def _about(folder: Path, part: str) -> Any:
+    about = load_json(folder / RUN)
+    if not isinstance(about, dict) or part not in about:
+        raise FileError(f"{folder / RUN}: is not the description of a run: lacks {part}")
+    return about[part]
+
+
+def _settings(folder: Path) -> Settings:
+    return settings_from_json(folder / RUN, _about(folder, "settings"))
+
+
+def _source(folder: Path) -> Source:
+    try:
+        return Source(**_about(folder, "source"))
+    except TypeError as error:
+        raise FileError(f"{folder / RUN}: is not the description of a run ({error})") from None
 
 
 def train(
@@ -235,6 +251,13 @@ def save_pictures(folder: Path, trainer: Trainer) -> list[Path]:
 def layer_names(network: Network) -> list[str]:
     """Name the gated layers by what their gates sit on: input, hidden 1, hidden 2, ..."""
     return ["input" if depth == 0 else f"hidden {depth}" for depth in range(len(network.gated))]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has a result, and it is that of as many epochs as the run is now to have."""
+    if not (folder / RESULT).exists():
+        return False
+    return bool(load_result(folder)["epochs"] == _settings(folder).epochs)
 
 
 def load_result(folder: Path) -> dict[str, Any]:

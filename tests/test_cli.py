@@ -221,3 +221,26 @@ def test_defaults_of_the_command_are_those_of_settings(data: Path, tmp_path: Pat
     )
     trainer: Trainer = runs.resume(tmp_path / "r")
     assert trainer.settings == type(trainer.settings)(model="mlp", epochs=1)
+
+
+def test_a_run_stopped_while_it_is_extended_is_not_reported_as_finished(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    call("train", "--data", data, *TINY, "--out", out)
+    runs.train(out, runs.resume(out, epochs=5), stop=lambda: True)
+    capsys.readouterr()
+    assert call("report", out) == 0
+    printed = capsys.readouterr().out
+    assert "stopped after step" in printed
+    assert "Units left" not in printed
+
+
+def test_a_run_on_a_relative_path_resumes_from_anywhere(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("train", "--data", data.name, *TINY, "--out", "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("train", "--resume", "../run", "--epochs", "4") == 0
