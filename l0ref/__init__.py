@@ -2,7 +2,7 @@
 
 from .concrete import BinaryConcrete, StretchedConcrete
 from .hard_concrete import HardConcrete
-from .networks import lenet300100, mlp
+from .networks import MLP, LeNet5, LeNet300100, Network, WideResNet
 from .penalties import expected_l0
 from .pruning import CompactNetwork, compact
 from .training import Settings, Trainer
@@ -10,14 +10,17 @@ from .training import Settings, Trainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLP",
     "BinaryConcrete",
     "CompactNetwork",
     "HardConcrete",
+    "LeNet5",
+    "LeNet300100",
+    "Network",
     "Settings",
     "StretchedConcrete",
     "Trainer",
+    "WideResNet",
     "compact",
     "expected_l0",
-    "lenet300100",
-    "mlp",
 ]

@@ -43,8 +43,10 @@ DEFAULT_GATE_LR = 2e-3
 @app.command
 def train(
     *,
-    model: Literal["lenet-300-100", "mlp"] | None = None,
+    model: Literal["lenet-300-100", "mlp", "lenet-5", "wrn"] | None = None,
     hidden: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    depth: int | None = None,
+    width: int | None = None,
     data: str | None = None,
     data_dir: Path | None = None,
     download: bool = False,
@@ -53,7 +55,7 @@ def train(
     batch_size: int | None = None,
     lam: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
     l2: float | None = None,
-    gates: Literal["input", "weight", "none"] | None = None,
+    gates: Literal["unit", "weight", "none"] | None = None,
     per_example: bool | None = None,
     drop_rates: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
     beta: float | None = None,
@@ -61,6 +63,7 @@ def train(
     zeta: float | None = None,
     activation: Literal["relu", "tanh"] | None = None,
     dropout: float | None = None,
+    augment: bool | None = None,
     optimizer: Literal["adam", "sgd"] | None = None,
     lr: float | None = None,
     gate_lr: float | None = None,
@@ -78,16 +81,21 @@ def train(
     Parameters
     ----------
     model
-        Architecture: lenet-300-100 (default), or mlp with --hidden.
+        Architecture: lenet-300-100 (default), mlp with --hidden, lenet-5, or wrn (a wide residual
+        network) with --depth and --width.
     hidden
         Hidden widths of an mlp.
+    depth
+        Of a wrn: 6 n + 4 (28).
+    width
+        Of a wrn (10).
     data
-        mnist-sample (default; 10,000 + 2,000 digits, in the package), mnist, or an .npz file with
-        X and y.
+        mnist-sample (default; 10,000 + 2,000 digits, in the package), mnist-sample-32 (the same as
+        32x32 colour images), mnist, cifar10, cifar100, or an .npz file with X and y.
     data_dir
-        Folder of the four IDX files of MNIST; implies --data mnist.
+        Folder of the files of mnist (implied by it), cifar10 or cifar100.
     download
-        Fetch MNIST, checked by SHA-256.
+        Fetch mnist (implied by it), cifar10 or cifar100, checked by SHA-256.
     scale
         Map the inputs of an .npz file to [0, 1].
     epochs
@@ -100,11 +108,12 @@ def train(
     l2
         lambda_2, divided by N (0).
     gates
-        A gate an input unit (default), a gate a weight, or none.
+        A gate an input unit or feature map (default), a gate a weight, or none.
     per_example
         Draw the gates for each example rather than once a minibatch.
     drop_rates
-        Initial drop rates of the gates: input layer and others, or one a layer (0.2 0.5).
+        Initial drop rates of the gates: one for all, first layer and others, or one a layer
+        (0.2 0.5 for dense networks, 0.5 for lenet-5, 0.3 for wrn).
     beta
         Temperature of the gates (2/3).
     gamma
@@ -115,6 +124,8 @@ def train(
         Between layers (relu).
     dropout
         Drop rate of ordinary dropout on hidden activations (0).
+    augment
+        Crop and flip the training images at random.
     optimizer
         adam (default) or sgd.
     lr
@@ -144,6 +155,8 @@ def train(
         for name, value in {
             "model": model,
             "hidden": hidden,
+            "depth": depth,
+            "width": width,
             "epochs": epochs,
             "batch_size": batch_size,
             "lam": lam,
@@ -156,6 +169,7 @@ def train(
             "zeta": zeta,
             "activation": activation,
             "dropout": dropout,
+            "augment": augment,
             "optimizer": optimizer,
             "lr": lr,
             "gate_lr": gate_lr,
@@ -185,6 +199,8 @@ def train(
     else:
         if hidden is not None and model != "mlp":
             raise ValueError("--hidden goes with --model mlp")
+        if (depth is not None or width is not None) and model != "wrn":
+            raise ValueError("--depth and --width go with --model wrn")
         if not paper:
             given = {"epochs": DEFAULT_EPOCHS, "gate_lr": DEFAULT_GATE_LR} | given
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
@@ -305,9 +321,9 @@ def show(folder: Path, result: dict[str, Any]) -> None:
     units = Table(title="Units left", title_justify="left")
     for heading in ("layer", "before", "after"):
         units.add_column(heading, justify="left" if heading == "layer" else "right")
-    pairs = zip(result["architecture_dense"], result["architecture"], strict=True)
-    for depth, (before, after) in enumerate(pairs):
-        units.add_row("input" if depth == 0 else f"hidden {depth}", f"{before:,}", f"{after:,}")
+    rows = zip(result["layers"], result["architecture_dense"], result["architecture"], strict=True)
+    for name, before, after in rows:
+        units.add_row(name, f"{before:,}", f"{after:,}")
     console.print(units)
 
     cost = Table(title="What it costs, and what it is worth", title_justify="left")
@@ -324,8 +340,18 @@ def show(folder: Path, result: dict[str, Any]) -> None:
         "forward pass", f"{1e3 * dense:.2f} ms", f"{1e3 * small:.2f} ms", f"{dense / small:.1f}x"
     )
     console.print(cost)
-    if 0 in result["architecture"]:
-        console.print("A layer has lost every unit: the network is a constant from there on.")
+    lost = [
+        name for name, n in zip(result["layers"], result["architecture"], strict=True) if n == 0
+    ]
+    if result["constant"]:
+        console.print(
+            f"Every unit is lost in {', '.join(lost)}: the network is a constant and reads no "
+            "input. A smaller --lam would keep some."
+        )
+    elif lost:
+        console.print(
+            f"Every unit is lost in {', '.join(lost)}: what comes from there is a constant."
+        )
     share = 100 * result["weights"] / result["weights_dense"]
     console.print(
         f"{share:.1f} % of the weights are left after {result['seconds']:.0f} s of training. "

@@ -1,4 +1,4 @@
-"""Where the examples come from: the MNIST sample in the package, full MNIST, a user's own arrays.
+"""Where the examples come from: the MNIST sample in the package, MNIST, CIFAR, a user's arrays.
 
 Every road ends in a `Dataset`, which is checked when it is made: float32 inputs in [0, 1], a row an
 example, and int64 labels 0 .. n_classes - 1. Nothing behind this file has to ask what came in.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import cifar
 from .idx import read_labelled_images
 from .storage import FileError, read_npz
 
@@ -31,6 +33,29 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 """SHA-256 of the four files, each compressed and ending in ``.gz``."""
+
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+"""The home of both CIFARs."""
+
+# As TensorFlow Datasets (url_checksums/cifar10.txt, cifar100.txt), Gomlx and TorchVision for Ruby
+# record them, alike, for archives of 170,052,171 and 168,513,733 bytes.
+CIFAR_SHA256 = {
+    "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+}
+"""SHA-256 of the archives of the two binary versions."""
+
+CIFAR_NORMALISATION = (
+    (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    (63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+"""Mean and standard deviation of red, green and blue over CIFAR-10's training images.
+
+The code of *Wide residual networks* (github.com/szagoruyko/wide-residual-networks,
+``pytorch/main.py``) takes these for CIFAR-100 too. That of the paper on L0 regularisation
+(github.com/AMLab-Amsterdam/L0_regularization, ``dataloaders.py``) takes these for CIFAR-10, but for
+CIFAR-100 (129.3, 124.1, 112.4) / 255 and (68.2, 65.4, 70.4) / 255.
+"""
 
 _UNIT_RULE = "inputs must be in [0, 1]"
 
@@ -52,13 +77,19 @@ class Dataset:
     source : str
         Where it came from, in words.
     image_shape : tuple of int, optional
-        Shape of one example before it was flattened, such as (28, 28).
+        Shape of one example before it was flattened, such as (28, 28), or (3, 32, 32) with its
+        channels first.
+    normalisation : tuple of two tuples of float, optional
+        Mean and standard deviation of each channel of images (C, H, W), in the units of the inputs.
+        The inputs stay in [0, 1]: it is for the network to subtract the one and divide by the
+        other.
 
     Raises
     ------
     ValueError
         If an array has another dtype or shape, is empty, or holds a NaN, an input outside [0, 1] or
-        a label that is no class; the message names the array and the place.
+        a label that is no class; the message names the array and the place. If `image_shape` or
+        `normalisation` does not fit.
     """
 
     x_train: NDArray[np.float32]
@@ -69,6 +100,7 @@ class Dataset:
     n_classes: int
     source: str
     image_shape: tuple[int, ...] | None = None
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         parts = (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test))
@@ -93,11 +125,14 @@ class Dataset:
             raise ValueError(f"x_test must have {n_inputs} columns, got {self.x_test.shape[1]}")
         if self.image_shape is not None and math.prod(self.image_shape) != n_inputs:
             raise ValueError(f"image_shape must hold {n_inputs} inputs, got {self.image_shape}")
+        if self.normalisation is not None:
+            _check_normalisation(self.normalisation, self.image_shape)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the four arrays, whatever they are called and wherever they lay.
 
-        A checkpoint keeps it, so that no run is resumed on other data.
+        A checkpoint keeps it, so that no run is resumed on other data. A normalisation, if there is
+        one, goes in as well: with other constants a network computes something else.
 
         Examples
         --------
@@ -112,6 +147,8 @@ class Dataset:
             digest.update(f"{array.dtype.name}{array.shape}".encode())
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(np.ascontiguousarray(little_endian).data)
+        if self.normalisation is not None:
+            digest.update(b"normalisation" + np.array(self.normalisation, "<f8").tobytes())
         return digest.hexdigest()
 
 
@@ -127,12 +164,15 @@ def load(
     Parameters
     ----------
     name_or_path : str or path
-        ``"mnist-sample"`` (`load_mnist_sample`), ``"mnist"`` (`load_mnist`; needs `data_dir` or
-        `download`), or the path of an ``.npz`` file (`load_arrays`).
+        In the package: ``"mnist-sample"`` (`load_mnist_sample`) and ``"mnist-sample-32"``, the same
+        digits in the form of CIFAR's images (`as_colour_images`). With `data_dir` or `download`:
+        ``"mnist"`` (`load_mnist`), ``"cifar10"`` (`load_cifar10`), ``"cifar100"``
+        (`load_cifar100`). Or the path of an ``.npz`` file (`load_arrays`).
     data_dir : path, optional
-        For ``"mnist"``: the folder of the four IDX files; with `download`, where to put them.
+        For MNIST and CIFAR: the folder of the files; with `download`, where to put them.
     download : bool
-        For ``"mnist"``: fetch the files that are not there yet (`download_mnist`).
+        For MNIST and CIFAR: fetch what is not there yet (`download_mnist`, `download_cifar10`,
+        `download_cifar100`).
     scale : bool
         For an ``.npz`` file: see `from_arrays`.
 
@@ -149,25 +189,34 @@ def load(
     10
     """
     name = os.fspath(name_or_path)
-    if name == "mnist-sample":
+    packaged: dict[str, Callable[[], Dataset]] = {
+        "mnist-sample": load_mnist_sample,
+        "mnist-sample-32": lambda: as_colour_images(load_mnist_sample()),
+    }
+    in_a_folder = {
+        "mnist": (load_mnist, download_mnist),
+        "cifar10": (load_cifar10, download_cifar10),
+        "cifar100": (load_cifar100, download_cifar100),
+    }
+    if name in packaged:
         _refuse(name, data_dir=data_dir, download=download, scale=scale)
-        return load_mnist_sample()
-    if name == "mnist":
+        return packaged[name]()
+    if name in in_a_folder:
         _refuse(name, scale=scale)
+        load_folder, download_to = in_a_folder[name]
         if download:
-            data_dir = download_mnist(data_dir)
+            data_dir = download_to(data_dir)
         if data_dir is None:
             raise ValueError(
-                "the data set 'mnist' needs data_dir, the folder of its four IDX files, "
-                "or a download; 'mnist-sample' needs neither"
+                f"the data set {name!r} needs data_dir, the folder of its files, or a download; "
+                f"{' and '.join(map(repr, packaged))} need neither"
             )
-        return load_mnist(data_dir)
+        return load_folder(data_dir)
     if name.lower().endswith(".npz"):
         _refuse(name, data_dir=data_dir, download=download)
         return load_arrays(name, scale=scale)
-    raise ValueError(
-        f"data must be 'mnist-sample', 'mnist' or the path of an .npz file, got {name!r}"
-    )
+    names = ", ".join(map(repr, (*packaged, *in_a_folder)))
+    raise ValueError(f"data must be {names} or the path of an .npz file, got {name!r}")
 
 
 def load_mnist_sample() -> Dataset:
@@ -243,22 +292,149 @@ def download_mnist(folder: str | os.PathLike[str] | None = None) -> Path:
     ValueError
         If what was fetched, or lies there already, has another SHA-256.
     """
+    folder = _download_folder("mnist", folder)
+    for stem, digest in MNIST_SHA256.items():
+        _retrieve(MNIST_URL, f"{stem}.gz", digest, folder)
+    return folder
+
+
+def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
+    """Load CIFAR-10: 50,000 and 10,000 images of 32 x 32 pixels in colour, 10 classes.
+
+    Parameters
+    ----------
+    folder : path
+        Holds the binary version, ``data_batch_1.bin`` to ``data_batch_5.bin`` and
+        ``test_batch.bin``, or the folder ``cifar-10-batches-bin`` with them in it.
+
+    Returns
+    -------
+    Dataset
+        Rows of 3072: the red, the green and the blue plane, each row by row. `image_shape` is
+        (3, 32, 32), `normalisation` is `CIFAR_NORMALISATION`. 737 MB in all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or one of the files, is not there.
+    FileError
+        If a file is empty, is not made of whole records, or holds a label above 9.
+    """
+    return _load_cifar(cifar.CIFAR10, Path(folder))
+
+
+def load_cifar100(folder: str | os.PathLike[str]) -> Dataset:
+    """Load CIFAR-100: 50,000 and 10,000 images as CIFAR-10's, with the 100 fine labels.
+
+    Parameters
+    ----------
+    folder : path
+        Holds the binary version, ``train.bin`` and ``test.bin``, or the folder
+        ``cifar-100-binary`` with them in it.
+
+    Returns
+    -------
+    Dataset
+        As of `load_cifar10`, and normalised by the same constants.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or one of the files, is not there.
+    FileError
+        If a file is empty, is not made of whole records, or holds a label out of range.
+    """
+    return _load_cifar(cifar.CIFAR100, Path(folder))
+
+
+def _load_cifar(form: cifar.Form, folder: Path) -> Dataset:
+    train, test = cifar.find_files(folder, form)
+    x_train, y_train = _read_cifar(train, form)
+    x_test, y_test = _read_cifar(test, form)
+    return Dataset(
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        name=form.name,
+        n_classes=form.classes[-1],
+        source=str(folder),
+        image_shape=cifar.IMAGE_SHAPE,
+        normalisation=CIFAR_NORMALISATION,
+    )
+
+
+def _read_cifar(
+    paths: list[Path], form: cifar.Form
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    parts = [cifar.read_records(path, form.classes) for path in paths]
+    labels = np.concatenate([y for _, y in parts])
+    x = np.empty((len(labels), math.prod(cifar.IMAGE_SHAPE)), np.float32)
+    start = 0
+    for images, _ in parts:  # each into its place: a list of float arrays would need x twice
+        stop = start + len(images)
+        _unit_floats(images, out=x[start:stop])
+        start = stop
+    return x, labels
+
+
+def download_cifar10(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Download the archive of CIFAR-10 (170 MB), unless it is there, and unpack it; return where.
+
+    The archive gets its name only after its SHA-256 is checked. Its ``.bin`` files are put into
+    ``folder/cifar-10-batches-bin``, all of them or none; files that are there are compared with the
+    archive, and never replaced.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where to put both. Default: the user's cache folder for this package.
+
+    Raises
+    ------
+    OSError
+        If the archive cannot be fetched, or a file written.
+    ValueError
+        If what was fetched has another SHA-256, or a file that lies there is another.
+    """
+    return _download_cifar(cifar.CIFAR10, folder)
+
+
+def download_cifar100(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Download the archive of CIFAR-100 (169 MB), unless it is there, and unpack it; return where.
+
+    The rules are those of `download_cifar10`; the files go to ``folder/cifar-100-binary``.
+    """
+    return _download_cifar(cifar.CIFAR100, folder)
+
+
+def _download_cifar(form: cifar.Form, folder: str | os.PathLike[str] | None) -> Path:
+    folder = _download_folder(form.name, folder)
+    _retrieve(CIFAR_URL, form.archive, CIFAR_SHA256[form.archive], folder)
+    cifar.unpack(folder / form.archive, form)
+    return folder
+
+
+def _download_folder(name: str, folder: str | os.PathLike[str] | None) -> Path:
     import pooch  # here, because nothing else needs it and it costs a tenth of a second
 
-    folder = Path(pooch.os_cache("l0ref") / "mnist" if folder is None else folder)
-    for stem, digest in MNIST_SHA256.items():
-        name = f"{stem}.gz"
-        path = folder / name
-        if path.exists() and pooch.file_hash(str(path)) != digest:
-            raise FileError(
-                f"{path} is not the file that was published under that name (another SHA-256): "
-                "move it away, choose another folder, or load it without a download"
-            )
-        try:
-            pooch.retrieve(MNIST_URL + name, known_hash=digest, fname=name, path=folder)
-        except OSError as error:
-            raise OSError(f"cannot download {MNIST_URL}{name} to {folder}: {error}") from error
-    return folder
+    return Path(pooch.os_cache("l0ref") / name if folder is None else folder)
+
+
+def _retrieve(base_url: str, name: str, digest: str, folder: Path) -> None:
+    """Fetch a file of a known SHA-256, unless it is there."""
+    import pooch
+
+    path = folder / name
+    if path.exists() and pooch.file_hash(str(path)) != digest:
+        raise FileError(
+            f"{path} is not the file that was published under that name (another SHA-256): "
+            "move it away, choose another folder, or load it without a download"
+        )
+    try:
+        pooch.retrieve(base_url + name, known_hash=digest, fname=name, path=folder)
+    except OSError as error:
+        raise OSError(f"cannot download {base_url}{name} to {folder}: {error}") from error
 
 
 def load_arrays(
@@ -387,6 +563,62 @@ def from_arrays(
     )
 
 
+def as_colour_images(data: Dataset, size: int = 32) -> Dataset:
+    """Give square images of one channel the form of CIFAR's: padded with zeros, three channels.
+
+    Parameters
+    ----------
+    data : Dataset
+        With an `image_shape` of (H, H).
+    size : int
+        Rows and columns to pad to, equally on all sides: H, H + 2, H + 4, ...
+
+    Returns
+    -------
+    Dataset
+        With an `image_shape` of (3, size, size), the three channels alike.
+
+    Raises
+    ------
+    ValueError
+        If the images are of another shape, or cannot be padded to `size` equally on all sides.
+
+    Examples
+    --------
+    >>> x = np.array([[0, 51], [102, 153]], np.uint8)
+    >>> digits = from_arrays([x, x], [0, 1], [x], [1], name="digits")
+    >>> colour = as_colour_images(digits, 4)
+    >>> colour.name, colour.image_shape
+    ('digits-3x4x4', (3, 4, 4))
+    >>> colour.x_train[0].reshape(3, 4, 4)[2].tolist()[1]
+    [0.0, 0.0, 0.20000000298023224, 0.0]
+    """
+    shape = data.image_shape
+    if shape is None or len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(f"data must hold square images of one channel, (H, H), got {shape}")
+    side = shape[0]
+    margin, odd = divmod(size - side, 2)
+    if margin < 0 or odd:
+        raise ValueError(
+            f"size must be {side} plus an even number, to pad equally on all sides, got {size}"
+        )
+
+    def colour(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        padded = np.zeros((len(x), 3, size, size), np.float32)
+        inner = slice(margin, margin + side)
+        padded[:, :, inner, inner] = x.reshape(-1, 1, side, side)
+        return padded.reshape(len(x), -1)
+
+    return replace(
+        data,
+        x_train=colour(data.x_train),
+        x_test=colour(data.x_test),
+        name=f"{data.name}-3x{size}x{size}",
+        source=f"{data.source}; padded to {size} x {size} pixels, in three channels",
+        image_shape=(3, size, size),
+    )
+
+
 def stratified_sample(labels: NDArray[np.integer], size: int, *, seed: int) -> NDArray[np.intp]:
     """Draw examples without replacement, every class by its share; return ascending indices.
 
@@ -430,9 +662,12 @@ def stratified_sample(labels: NDArray[np.integer], size: int, *, seed: int) -> N
     return np.sort(np.concatenate(chosen))
 
 
-def _unit_floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _unit_floats(
+    images: NDArray[np.uint8], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Flatten images to rows and map each byte k to the float32 nearest to k / 255."""
-    return np.divide(images.reshape(len(images), -1), np.float32(255), dtype=np.float32)
+    rows = images.reshape(len(images), -1)
+    return np.divide(rows, np.float32(255), out=out, dtype=np.float32)
 
 
 def _as_inputs(
@@ -481,6 +716,25 @@ def _check_range(name: str, x: NDArray[np.floating], low: float, high: float, ru
     if not (x.min() >= low and x.max() <= high):  # written so that a NaN is caught, too
         i, j = np.argwhere(~((x >= low) & (x <= high)))[0]
         raise ValueError(f"{name}: example {i}, input {j} is {x[i, j]}; {rule}")
+
+
+def _check_normalisation(
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]], image_shape: tuple[int, ...] | None
+) -> None:
+    if image_shape is None or len(image_shape) != 3:
+        raise ValueError(f"normalisation needs an image_shape of (C, H, W), got {image_shape}")
+    channels = image_shape[0]
+    if [len(values) for values in normalisation] != [channels, channels]:
+        raise ValueError(
+            f"normalisation must be the means and the standard deviations of {channels} channels, "
+            f"got {normalisation}"
+        )
+    mean, std = normalisation
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(
+            "normalisation must be finite, with standard deviations greater than 0, "
+            f"got {normalisation}"
+        )
 
 
 def _refuse(name: str, **options: object) -> None:

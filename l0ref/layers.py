@@ -1,24 +1,29 @@
 r"""Layers: parameters and gates, and the pair of ops that uses them.
 
 Every layer has ``forward(x, u) -> (y, residuals)`` and ``backward(dy, residuals) -> (dx, grads)``.
-``u`` is the layer's noise, of shape ``noise_shape(n_examples)``; None stands for test time, where
-gates are those of Eq. 13 and dropout does nothing. Layers never draw noise themselves.
+``u`` is the layer's noise, of shape ``noise_shape(x.shape)``; None stands for test time, where
+gates are those of Eq. 13 and dropout does nothing. Layers never draw noise themselves, and a
+forward pass changes nothing in them.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import ops
 from .gates import Gates
+from .ops.conv import Conv2dResiduals, conv_output_size
 from .ops.dense import DenseResiduals
+from .ops.norm import BatchNormResiduals
+from .ops.pool import PoolResiduals
 
 Array = NDArray[Any]
+Pair = tuple[int, int]
 
 
 class Layer(abc.ABC):
@@ -28,13 +33,29 @@ class Layer(abc.ABC):
     ----------
     params : dict of str to array
         Trainable arrays by name; optimisers move them in place.
+    buffers : dict of str to array
+        Arrays that training keeps without a gradient: running statistics.
     """
 
     params: dict[str, Array]
+    buffers: dict[str, Array]
+
+    def __init__(self) -> None:
+        self.params = {}
+        self.buffers = {}
 
     @abc.abstractmethod
-    def forward(self, x: Array, u: Array | None) -> tuple[Array, Any]:
-        """Return y, and what `backward` will need."""
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
+        """Return y, and what `backward` will need.
+
+        Parameters
+        ----------
+        x : array
+        u : array or None
+            Noise; None at test time, and for a layer that takes none.
+        training : bool, optional
+            Whether this is a training pass: only batch norm asks, all others go by u.
+        """
 
     @abc.abstractmethod
     def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
@@ -48,15 +69,141 @@ class Layer(abc.ABC):
         """Shape of y for a batch of shape `x_shape`."""
         return x_shape
 
+    def updated_buffers(self, residuals: Any) -> dict[str, Array]:
+        """Return the buffers as a training pass with these residuals leaves them."""
+        return {}
 
-class GatedDenseResiduals(NamedTuple):
-    """What `Dense.backward` needs."""
 
-    op: DenseResiduals
+class GatedResiduals(NamedTuple):
+    """What `Weighted.backward` needs, and the gates that were drawn."""
+
+    op: Any
+    z: Array | None
     slope: Array | None  # dz / dlog_alpha
 
 
-class Dense(Layer):
+class Weighted(Layer):
+    """What `Dense` and `Conv2d` share: weights, perhaps a bias, and gates with or without noise.
+
+    Attributes
+    ----------
+    gates : Gates or None
+    per_example : bool
+        One draw of the gates for each example rather than one for the minibatch.
+    """
+
+    gates: Gates | None
+    _own_axis: ClassVar[dict[str, int]]  # the axis of the weights that the op can gate by itself
+    output_axis: ClassVar[int]
+
+    def __init__(
+        self,
+        weight: Array,
+        bias: Array | None,
+        gates: Gates | None,
+        log_alpha: Array | None,
+        *,
+        per_example: bool,
+    ) -> None:
+        super().__init__()
+        if (gates is None) != (log_alpha is None):
+            raise ValueError("gates and log_alpha must be given together")
+        n_out = weight.shape[self.output_axis]
+        self.params = {"weight": weight}
+        if bias is not None:
+            if bias.shape != (n_out,):
+                raise ValueError(f"bias must have shape {(n_out,)}, got {bias.shape}")
+            self.params["bias"] = bias
+        self.gates = gates
+        self.per_example = per_example
+        if gates is not None and log_alpha is not None:
+            if gates.weight_shape != weight.shape:
+                raise ValueError(f"gates are for a weight {gates.weight_shape}, got {weight.shape}")
+            if gates.shape != log_alpha.shape:
+                raise ValueError(f"log_alpha must have shape {gates.shape}, got {log_alpha.shape}")
+            if gates.gates_bias and (bias is None or gates.axis != self.output_axis):
+                raise ValueError(
+                    "gates that take the bias with them must lie on the outputs of a layer that "
+                    f"has one, got gates on axis {gates.axis}, "
+                    f"bias {None if bias is None else bias.shape}"
+                )
+            self.params["log_alpha"] = log_alpha
+
+    @abc.abstractmethod
+    def _apply(self, x: Array, z: Array | None, on: str, gates_bias: bool) -> tuple[Array, Any]:
+        """Apply the op."""
+
+    @abc.abstractmethod
+    def _pull(self, dy: Array, residuals: Any) -> tuple[Array, Array, Array | None, Array | None]:
+        """Apply its VJP."""
+
+    def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Shape of the gates' u."""
+        if self.gates is None:
+            return None
+        return self.gates.noise_shape(x_shape[0] if self.per_example else None)
+
+    @property
+    def _spread(self) -> bool:
+        """Whether the op takes the gates spread over the weights, for it knows no such gates."""
+        gates = self.gates
+        if gates is None or gates.shape == gates.weight_shape:
+            return False
+        return gates.labels is not None or self._own_axis.get(gates.on) != gates.axis
+
+    def forward(
+        self, x: Array, u: Array | None, *, training: bool = False
+    ) -> tuple[Array, GatedResiduals]:
+        """Apply the op with gates drawn from u, or with those of Eq. 13."""
+        gates = self.gates
+        if gates is None:
+            y, residuals = self._apply(x, None, "weights", True)
+            return y, GatedResiduals(residuals, None, None)
+        slope: Array | None = None
+        if u is None:
+            z = gates.test_time(self.params["log_alpha"])
+        else:
+            shape = self.noise_shape(x.shape)
+            if u.shape != shape:
+                raise ValueError(f"u must have shape {shape}, got {u.shape}")
+            z, slope = gates.draw(self.params["log_alpha"], u)
+        if self._spread:
+            lead = z.shape[: z.ndim - 1]
+            over_weights = np.broadcast_to(gates.expand(z), lead + gates.weight_shape)
+            y, residuals = self._apply(x, over_weights, "weights", True)
+        else:
+            y, residuals = self._apply(x, z, gates.on, gates.gates_bias)
+        return y, GatedResiduals(residuals, z, slope)
+
+    def backward(self, dy: Array, residuals: GatedResiduals) -> tuple[Array, dict[str, Array]]:
+        """Pull dy back through the op, and dz through the draw."""
+        dx, dweight, dbias, dz = self._pull(dy, residuals.op)
+        grads = {"weight": dweight}
+        if dbias is not None:
+            grads["bias"] = dbias
+        if self.gates is not None:
+            if residuals.slope is None:
+                raise ValueError("backward needs a forward pass with noise, not one at test time")
+            assert dz is not None
+            if self._spread:
+                contract = self.gates.contract
+                per_draw = dz.ndim == len(self.gates.weight_shape)
+                dz = contract(dz) if per_draw else np.array([contract(d) for d in dz])
+            grads["log_alpha"] = self.gates.draw_vjp(dz, residuals.slope)
+        return dx, grads
+
+    def test_time_weights(self) -> tuple[Array, Array | None]:
+        """Weight and bias with the gates of Eq. 13 multiplied in: theta* of Eq. 13."""
+        weight, bias, gates = self.params["weight"], self.params.get("bias"), self.gates
+        if gates is None:
+            return weight, bias
+        z_hat = gates.test_time(self.params["log_alpha"])
+        if bias is not None and gates.gates_bias:
+            bias = bias * z_hat
+        return weight * gates.expand(z_hat), bias
+
+
+class Dense(Weighted):
     """Dense layer, y = x @ weight + bias, with or without gates.
 
     Parameters
@@ -76,6 +223,9 @@ class Dense(Layer):
         If the shapes do not fit, or only one of gates and log_alpha is given.
     """
 
+    _own_axis: ClassVar = {"inputs": 0, "outputs": 1}
+    output_axis: ClassVar = 1
+
     def __init__(
         self,
         weight: Array,
@@ -85,117 +235,191 @@ class Dense(Layer):
         *,
         per_example: bool = False,
     ) -> None:
-        if (gates is None) != (log_alpha is None):
-            raise ValueError("gates and log_alpha must be given together")
-        if bias.shape != weight.shape[1:]:
-            raise ValueError(f"bias must have shape {weight.shape[1:]}, got {bias.shape}")
-        self.params = {"weight": weight, "bias": bias}
-        self.gates = gates
-        self.per_example = per_example
-        if gates is not None and log_alpha is not None:
-            if gates.weight_shape != weight.shape:
-                raise ValueError(f"gates are for a weight {gates.weight_shape}, got {weight.shape}")
-            if gates.shape != log_alpha.shape:
-                raise ValueError(f"log_alpha must have shape {gates.shape}, got {log_alpha.shape}")
-            self.params["log_alpha"] = log_alpha
-
-    def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Shape of the gates' u."""
-        if self.gates is None:
-            return None
-        return self.gates.noise_shape(x_shape[0] if self.per_example else None)
+        super().__init__(weight, bias, gates, log_alpha, per_example=per_example)
 
     def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(N, D_out)."""
         return (x_shape[0], self.params["weight"].shape[1])
 
+    def _apply(
+        self, x: Array, z: Array | None, on: str, gates_bias: bool
+    ) -> tuple[Array, DenseResiduals]:
+        weight, bias = self.params["weight"], self.params["bias"]
+        return ops.dense(x, weight, bias, z, on=on, gates_bias=gates_bias)
+
+    def _pull(
+        self, dy: Array, residuals: DenseResiduals
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        return ops.dense_vjp(dy, residuals)
+
+
+class Conv2d(Weighted):
+    """Convolution, as deep learning calls cross-correlation, with or without gates.
+
+    Parameters
+    ----------
+    weight : array, (C_out, C_in/groups, kh, kw)
+    bias : array, (C_out,), optional
+        None for a layer that batch norm follows.
+    gates : Gates, optional
+        The paper's are on the output maps: ``per_output(weight.shape, axis=0, ...)``.
+    log_alpha : array, of gates.shape
+        Required with gates.
+    stride, padding, dilation : int or pair of int, optional
+    groups : int, optional
+    per_example : bool, optional
+        One draw of the gates for each example rather than one for the minibatch.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or only one of gates and log_alpha is given.
+    """
+
+    _own_axis: ClassVar = {"outputs": 0}
+    output_axis: ClassVar = 0
+
+    def __init__(
+        self,
+        weight: Array,
+        bias: Array | None = None,
+        gates: Gates | None = None,
+        log_alpha: Array | None = None,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        per_example: bool = False,
+    ) -> None:
+        if weight.ndim != 4:
+            raise ValueError(
+                f"weight must have shape (C_out, C_in/groups, kh, kw), got {weight.shape}"
+            )
+        super().__init__(weight, bias, gates, log_alpha, per_example=per_example)
+        self.stride, self.padding, self.dilation = pair(stride), pair(padding), pair(dilation)
+        self.groups = groups
+
     @property
-    def _spread(self) -> bool:
-        """Whether the op takes the gates spread over the weights.
+    def geometry(self) -> dict[str, Any]:
+        """stride, padding, dilation and groups, as keyword arguments."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
-        So it is for labels, and for gates on outputs that leave the bias on: the op's own gates on
-        outputs switch it off.
-        """
-        gates = self.gates
-        return gates is not None and (
-            gates.labels is not None or (gates.on == "outputs" and not gates.gates_bias)
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(N, C_out, H_out, W_out)."""
+        weight = self.params["weight"]
+        sizes = (
+            conv_output_size(size, kernel, stride=s, padding=p, dilation=d)
+            for size, kernel, s, p, d in zip(
+                x_shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+            )
         )
+        return (x_shape[0], weight.shape[0], *sizes)
 
-    def _apply(self, x: Array, z: Array | None) -> tuple[Array, DenseResiduals]:
-        weight, bias, gates = self.params["weight"], self.params["bias"], self.gates
-        if gates is None or z is None:
-            return ops.dense(x, weight, bias)
-        if self._spread:
-            lead = z.shape[: z.ndim - 1]
-            over_weights = np.broadcast_to(gates.expand(z), lead + weight.shape)
-            return ops.dense(x, weight, bias, over_weights, on="weights")
-        return ops.dense(x, weight, bias, z, on=gates.on)
+    def _apply(
+        self, x: Array, z: Array | None, on: str, gates_bias: bool
+    ) -> tuple[Array, Conv2dResiduals]:
+        weight, bias = self.params["weight"], self.params.get("bias")
+        # Gates on the weights leave the bias alone; without a bias there is none to take along.
+        own = gates_bias and bias is not None
+        return ops.conv2d(x, weight, bias, z, on=on, gates_bias=own, **self.geometry)
 
-    def forward(self, x: Array, u: Array | None) -> tuple[Array, GatedDenseResiduals]:
-        """Apply the op with gates drawn from u, or with those of Eq. 13."""
-        gates = self.gates
-        z: Array | None = None
-        slope: Array | None = None
-        if gates is None:
-            pass
-        elif u is None:
-            z = gates.test_time(self.params["log_alpha"])
-        else:
-            shape = self.noise_shape(x.shape)
-            if u.shape != shape:
-                raise ValueError(f"u must have shape {shape}, got {u.shape}")
-            z, slope = gates.draw(self.params["log_alpha"], u)
-        y, residuals = self._apply(x, z)
-        return y, GatedDenseResiduals(residuals, slope)
-
-    def backward(self, dy: Array, residuals: GatedDenseResiduals) -> tuple[Array, dict[str, Array]]:
-        """Pull dy back through the op, and dz through the draw."""
-        dx, dweight, dbias, dz = ops.dense_vjp(dy, residuals.op)
-        grads = {"weight": dweight, "bias": dbias}
-        if self.gates is not None:
-            if residuals.slope is None:
-                raise ValueError("backward needs a forward pass with noise, not one at test time")
-            assert dz is not None
-            if self._spread:
-                contract = self.gates.contract
-                per_draw = dz.ndim == len(self.gates.weight_shape)
-                dz = contract(dz) if per_draw else np.array([contract(d) for d in dz])
-            grads["log_alpha"] = self.gates.draw_vjp(dz, residuals.slope)
-        return dx, grads
-
-    def test_time_weights(self) -> tuple[Array, Array]:
-        """Weight and bias with the gates of Eq. 13 multiplied in: theta* of Eq. 13."""
-        weight, bias, gates = self.params["weight"], self.params["bias"], self.gates
-        if gates is None:
-            return weight, bias
-        z_hat = gates.test_time(self.params["log_alpha"])
-        return weight * gates.expand(z_hat), bias * z_hat if gates.gates_bias else bias
+    def _pull(
+        self, dy: Array, residuals: Conv2dResiduals
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        return ops.conv2d_vjp(dy, residuals)
 
 
-class _Elementwise(Layer):
+class BatchNorm(Layer):
+    """Batch normalisation of each unit or feature map (S. Ioffe, C. Szegedy, 2015).
+
+    In training by the minibatch's mean and variance, at test time by their running averages.
+
+    Parameters
+    ----------
+    weight, bias : array, (C,)
+        Scale and shift.
+    running_mean, running_var : array, (C,)
+        Start at 0 and 1.
+    eps : float, optional
+        Added to the variance.
+    momentum : float, optional
+        Share of the newest minibatch in the running statistics.
+    """
+
+    def __init__(
+        self,
+        weight: Array,
+        bias: Array,
+        running_mean: Array,
+        running_var: Array,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.params = {"weight": weight, "bias": bias}
+        self.buffers = {"running_mean": running_mean, "running_var": running_var}
+        for name, value in (self.params | self.buffers).items():
+            if value.ndim != 1 or value.shape != weight.shape:
+                raise ValueError(f"{name} must have shape {weight.shape[:1]}, got {value.shape}")
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must be in (0, 1], got {momentum}")
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
+        """Normalise by the batch's statistics in training, by the running ones at test time."""
+        weight, bias = self.params["weight"], self.params["bias"]
+        if training:
+            return ops.batch_norm(x, weight, bias, eps=self.eps)
+        mean, var = self.buffers["running_mean"], self.buffers["running_var"]
+        return ops.batch_norm_inference(x, weight, bias, mean, var, eps=self.eps)
+
+    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+        """Pull dy back, through the batch's statistics too where those were used."""
+        training = isinstance(residuals, BatchNormResiduals)
+        vjp = ops.batch_norm_vjp if training else ops.batch_norm_inference_vjp
+        dx, dweight, dbias = vjp(dy, residuals)
+        return dx, {"weight": dweight, "bias": dbias}
+
+    def updated_buffers(self, residuals: Any) -> dict[str, Array]:
+        """Move the running statistics towards the batch's."""
+        mean, var = self.buffers["running_mean"], self.buffers["running_var"]
+        mean, var = ops.running_statistics(mean, var, residuals, momentum=self.momentum)
+        return {"running_mean": mean, "running_var": var}
+
+
+class Elementwise(Layer):
     """A parameter-free function of each element."""
 
     def __init__(
         self, op: Callable[[Array], tuple[Array, Array]], vjp: Callable[[Array, Array], Array]
     ) -> None:
-        self.params = {}
+        super().__init__()
         self._op, self._vjp = op, vjp
 
-    def forward(self, x: Array, u: Array | None) -> tuple[Array, Array]:
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Array]:
+        """Apply the function."""
         return self._op(x)
 
     def backward(self, dy: Array, residuals: Array) -> tuple[Array, dict[str, Array]]:
+        """Pull dy back."""
         return self._vjp(dy, residuals), {}
 
 
-class ReLU(_Elementwise):
+class ReLU(Elementwise):
     """max(x, 0)."""
 
     def __init__(self) -> None:
         super().__init__(ops.relu, ops.relu_vjp)
 
 
-class Tanh(_Elementwise):
+class Tanh(Elementwise):
     """Hyperbolic tangent."""
 
     def __init__(self) -> None:
@@ -212,19 +436,236 @@ class Dropout(Layer):
     """
 
     def __init__(self, rate: float) -> None:
+        super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"rate must be in [0, 1), got {rate}")
-        self.params = {}
         self.rate = rate
 
     def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """One u an activation."""
         return x_shape
 
-    def forward(self, x: Array, u: Array | None) -> tuple[Array, Array | None]:
+    def forward(
+        self, x: Array, u: Array | None, *, training: bool = False
+    ) -> tuple[Array, Array | None]:
         """Drop where u < rate; pass x on at test time."""
         return (x, None) if u is None else ops.dropout(x, u, self.rate)
 
     def backward(self, dy: Array, residuals: Array | None) -> tuple[Array, dict[str, Array]]:
         """Meet the same factors."""
         return (dy if residuals is None else ops.dropout_vjp(dy, residuals)), {}
+
+
+class Pool(Layer):
+    """What the two poolings share: a window that slides over each map.
+
+    Parameters
+    ----------
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        `kernel_size` by default.
+    padding : int or pair of int, optional
+        At most half of the window.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        *,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size)
+        self.stride = self.kernel_size if stride is None else pair(stride)
+        self.padding = pair(padding)
+
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(N, C, H_out, W_out)."""
+        sizes = (
+            conv_output_size(size, kernel, stride=s, padding=p)
+            for size, kernel, s, p in zip(
+                x_shape[2:], self.kernel_size, self.stride, self.padding, strict=True
+            )
+        )
+        return (*x_shape[:2], *sizes)
+
+
+class MaxPool2d(Pool):
+    """The largest element of each window; of equal ones the first."""
+
+    def forward(
+        self, x: Array, u: Array | None, *, training: bool = False
+    ) -> tuple[Array, PoolResiduals]:
+        """Pool."""
+        return ops.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+
+    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+        """Send each dy to the element that was the largest."""
+        return ops.max_pool2d_vjp(dy, residuals), {}
+
+
+class AvgPool2d(Pool):
+    """The mean of each window; padding counts as zeros."""
+
+    def forward(
+        self, x: Array, u: Array | None, *, training: bool = False
+    ) -> tuple[Array, PoolResiduals]:
+        """Pool."""
+        return ops.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+
+    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+        """Spread each dy evenly over its window."""
+        return ops.avg_pool2d_vjp(dy, residuals), {}
+
+
+class Flatten(Layer):
+    """(N, C, H, W) -> (N, C H W): unit j comes from map j // (H W)."""
+
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
+        """Flatten."""
+        return ops.flatten(x)
+
+    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+        """Restore the shape."""
+        return ops.flatten_vjp(dy, residuals), {}
+
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(N, C H W)."""
+        return (x_shape[0], int(np.prod(x_shape[1:])))
+
+
+class Normalize(Layer):
+    """Subtract a fixed mean from each input channel and divide by a fixed standard deviation.
+
+    Preprocessing, kept in the network so that whoever has the network needs nothing else.
+
+    Parameters
+    ----------
+    mean, std : array_like, (C,)
+        In the units of x; std > 0.
+    """
+
+    def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
+        super().__init__()
+        self.mean, self.std = np.asarray(mean), np.asarray(std)
+        if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
+            raise ValueError(
+                f"mean and std must have shape (C,), got {self.mean.shape} and {self.std.shape}"
+            )
+        if not ((self.std > 0) & np.isfinite(self.std) & np.isfinite(self.mean)).all():
+            raise ValueError(f"std must be positive and all finite, got {self.mean}, {self.std}")
+
+    def _over(self, values: Array, x: Array) -> Array:
+        if x.shape[1:2] != values.shape:
+            raise ValueError(f"x must have {len(values)} channels, got shape {x.shape}")
+        return values.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
+
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, None]:
+        """Normalise."""
+        return (x - self._over(self.mean, x)) / self._over(self.std, x), None
+
+    def backward(self, dy: Array, residuals: None) -> tuple[Array, dict[str, Array]]:
+        """Divide by the standard deviation."""
+        return dy / self._over(self.std, dy), {}
+
+
+class Select(Layer):
+    """Some of the units or maps, in the order of `index`: what compaction leaves of them.
+
+    Parameters
+    ----------
+    index : array of int
+        Positions along axis 1, each at most once.
+    """
+
+    def __init__(self, index: NDArray[np.integer]) -> None:
+        super().__init__()
+        self.index = np.asarray(index)
+        if self.index.ndim != 1 or self.index.dtype.kind not in "iu":
+            raise ValueError(f"index must be a list of integers, got {self.index.dtype} {index}")
+        if len(np.unique(self.index)) != len(self.index) or (self.index < 0).any():
+            raise ValueError(f"index must hold distinct positions from 0, got {index}")
+
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
+        """Select."""
+        return x[:, self.index], x.shape
+
+    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+        """Put dy back in its places, and 0 elsewhere."""
+        dx = np.zeros(residuals, dy.dtype)
+        dx[:, self.index] = dy
+        return dx, {}
+
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(N, len(index), ...)."""
+        return (x_shape[0], len(self.index), *x_shape[2:])
+
+
+class AddPattern(Layer):
+    """Add a fixed pattern to each map: what constant maps come to behind a padded convolution.
+
+    A padded border sees fewer of a constant map's elements than the middle does, so the sum differs
+    from place to place; but rows (and columns) equally far from a border are alike, and each
+    different one is kept once.
+
+    Parameters
+    ----------
+    table : array, (C, R, S)
+        The pattern's different rows and columns.
+    rows : array of int, (H,)
+        Which row of the table each row of the map is.
+    columns : array of int, (W,)
+        Which column of the table each column of the map is.
+    """
+
+    def __init__(
+        self, table: Array, rows: NDArray[np.integer], columns: NDArray[np.integer]
+    ) -> None:
+        super().__init__()
+        self.params = {"table": table}
+        self.rows, self.columns = np.asarray(rows), np.asarray(columns)
+
+    @classmethod
+    def of(cls, pattern: Array) -> AddPattern:
+        """Make one of the pattern itself, (C, H, W)."""
+        c, h, w = pattern.shape
+        _, first_rows, rows = np.unique(
+            pattern.transpose(1, 0, 2).reshape(h, c * w), axis=0, return_index=True,
+            return_inverse=True,
+        )  # fmt: skip
+        _, first_columns, columns = np.unique(
+            pattern.transpose(2, 0, 1).reshape(w, c * h), axis=0, return_index=True,
+            return_inverse=True,
+        )  # fmt: skip
+        table = pattern[:, first_rows][:, :, first_columns]
+        return cls(table, rows.ravel(), columns.ravel())
+
+    @property
+    def pattern(self) -> Array:
+        """(C, H, W)."""
+        return self.params["table"][:, self.rows][:, :, self.columns]
+
+    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, None]:
+        """Add."""
+        pattern = self.pattern
+        if x.shape[1:] != pattern.shape:
+            raise ValueError(f"x must have shape (N, {pattern.shape}), got {x.shape}")
+        return x + pattern, None
+
+    def backward(self, dy: Array, residuals: None) -> tuple[Array, dict[str, Array]]:
+        """Add up dy over the examples and over the places that share an entry of the table."""
+        total = dy.sum(axis=0)
+        dtable = np.zeros_like(self.params["table"])
+        for r, row in enumerate(self.rows):
+            for c, column in enumerate(self.columns):
+                dtable[:, row, column] += total[:, r, c]
+        return dy, {"table": dtable}
+
+
+def pair(value: int | Pair) -> Pair:
+    """Return (value, value) of an int, and a pair as it is."""
+    if isinstance(value, (int, np.integer)):
+        return int(value), int(value)
+    first, second = value
+    return int(first), int(second)

@@ -28,6 +28,7 @@ class Stream(enum.IntEnum):
     SHUFFLE = 2
     GATES = 3
     DROPOUT = 4
+    AUGMENT = 5
 
 
 @dataclass(frozen=True)

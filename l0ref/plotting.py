@@ -11,7 +11,7 @@ apart; nothing is said by colour alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -20,8 +20,10 @@ import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 
@@ -266,6 +268,215 @@ def _draw_pixels(axes: Axes, image: Array) -> ScalarMappable:
     )
     axes.spines[:].set_visible(True)
     return shown
+
+
+@styled
+def neurons_over_training(
+    history: Mapping[str, Array],
+    names: Sequence[str],
+    image_shape: tuple[int, int] | None = None,
+    *,
+    n: int = 5,
+) -> Figure:
+    """Draw every unit of every gated layer at several epochs: which are left, which just went.
+
+    A row is a layer and a column an epoch. A square is a unit (an input pixel, a hidden neuron, a
+    map of a convolution) and keeps its place from column to column. A unit that went since the
+    column before is marked with a dot, as is one that came back; the counts stand below.
+
+    The columns are the first epoch, the last one, and those between that split what happens into
+    even parts: pruning comes in bursts, and epochs spread evenly would mostly show nothing new.
+    What happens in an epoch is the share of its units that a layer opens or closes, summed over
+    the layers.
+
+    Parameters
+    ----------
+    history : mapping of str to array
+        Of `l0ref.training.History.arrays`: ``open_<layer>`` (epochs, G) bool for every gated layer.
+    names : sequence of str
+        One a gated layer.
+    image_shape : tuple of int, optional
+        (H, W) of the first layer, where its units are pixels. Any other layer is drawn as a grid,
+        filled row by row, whose places mean nothing but the unit's index.
+    n : int, optional
+        Number of columns; fewer where there is less to show.
+
+    Raises
+    ------
+    ValueError
+        If a layer's array is missing (a gate a weight has none), there is no epoch, the names or
+        the shapes do not fit, or n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    layers = _open_units(history, names)
+    shapes = [_grid_shape(layer.shape[1]) for layer in layers]
+    if image_shape is not None:
+        _image(layers[0][0].astype(np.float64), image_shape)
+        shapes[0] = image_shape
+    epochs = _epochs_that_tell(layers, n)
+    # The column before each; nothing is known of what was open before the first one.
+    before = [epochs[0], *epochs[:-1]]
+    states = [
+        _GONE + layer[epochs] + 2 * (layer[epochs] != layer[before]).astype(int) for layer in layers
+    ]
+    counts = [[_count(state) for state in columns] for columns in states]
+    sides: list[str] = []
+    for name, layer in zip(names, layers, strict=True):
+        what = "unit" if sides or image_shape is None else "pixel"
+        plural = "s" * (layer.shape[1] != 1)
+        sides.append(f"{name}\n{layer.shape[1]:,} {what}{plural}")
+
+    # Inches. Long counts go over two lines, and many columns make the figure wider.
+    side = 0.2 + _text_width(line for text in sides for line in text.split("\n"))
+    widest = _text_width(part for row in counts for count in row for part in count)
+    width = max(9.0, side + (0.1 + max(widest, 1.0)) * len(epochs))
+    panel = min((width - side) / len(epochs) - 0.1, 2.0)
+    two_lines = _text_width(" ".join(count) for row in counts for count in row) > panel
+    heights = [min(panel * rows / columns, 1.5 * panel, 0.2 * rows) for rows, columns in shapes]
+    texts = 0.5 if two_lines else 0.33
+    figure = Figure(
+        figsize=(width, 1.0 + sum(max(height, 0.35) + texts for height in heights)),
+        layout="constrained",
+    )
+    grid = figure.add_gridspec(len(layers), len(epochs), height_ratios=heights)
+    for row, shape in enumerate(shapes):
+        for column, epoch in enumerate(epochs):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_units(axes, states[row][column], shape, panel / shape[1])
+            axes.set_xlabel(("\n" if two_lines else " ").join(counts[row][column]))
+            if row == 0:
+                axes.set_title(f"epoch {epoch + 1}", loc="center", fontsize=10)
+            if column == 0:
+                axes.set_ylabel(
+                    sides[row], rotation=0, ha="right", va="center", multialignment="right"
+                )
+    shown = [state for state in _LEGEND if any((drawn == state).any() for drawn in states)]
+    keys: Any = [_key(state) for state in shown]  # a tuple of artists is drawn as one, over another
+    figure.legend(
+        keys,
+        [_LEGEND[state] for state in shown],
+        loc="outside lower center",
+        ncols=len(shown),
+        handletextpad=0.2,
+    )
+    figure.suptitle(
+        "Neuron pruning: one square is one unit, always in the same place",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+    )
+    return figure
+
+
+# What a unit is, and was in the column before: the first bit is open, the second is changed.
+_GONE, _OPEN, _WENT, _BACK = range(4)
+_SQUARE = {_GONE: CLOSED, _OPEN: BLUE, _WENT: CLOSED, _BACK: BLUE}
+_DOT = {_WENT: VERMILLION, _BACK: "white"}
+_LEGEND = {
+    _OPEN: "still there",
+    _BACK: "back since the previous picture",
+    _WENT: "gone since the previous picture",
+    _GONE: "gone",
+}
+
+
+def _open_units(history: Mapping[str, Array], names: Sequence[str]) -> list[NDArray[np.bool_]]:
+    """Return which units are open, (epochs, G) for each layer."""
+    keys = [f"open_{i}" for i in range(len(names))]
+    missing = [key for key in keys if key not in history]
+    if missing:
+        raise ValueError(
+            f"history must hold open_<layer>, which units are open, for each of names "
+            f"{list(names)}; it lacks {missing} (where a gate is a weight there is none)"
+        )
+    if not keys or f"open_{len(keys)}" in history:
+        gated = sum(key.startswith("open_") for key in history)
+        raise ValueError(f"names must have one name a gated layer ({gated}), got {list(names)}")
+    layers: list[NDArray[np.bool_]] = []
+    for key in keys:
+        layer = np.asarray(history[key])
+        if layer.ndim != 2 or 0 in layer.shape or (layers and len(layer) != len(layers[0])):
+            epochs = len(layers[0]) if layers else "epochs"
+            raise ValueError(
+                f"history[{key!r}] must have shape ({epochs}, units), none of them 0, "
+                f"got {layer.shape}"
+            )
+        layers.append(_unit_values(f"history[{key!r}]", layer) > 0)
+    return layers
+
+
+def _epochs_that_tell(layers: Sequence[NDArray[np.bool_]], n: int) -> list[int]:
+    """Choose at most `n` epochs, the last one always, with as much change from each to the next."""
+    changes = sum((layer[1:] != layer[:-1]).mean(axis=1) for layer in layers)
+    so_far = np.insert(np.cumsum(changes), 0, 0.0)
+    marks = np.linspace(so_far[-1], 0, n)[1:]
+    # The nearest rather than the first at or above: rounding may put a mark just above its epoch.
+    return sorted({len(so_far) - 1, *(int(np.argmin(np.abs(so_far - mark))) for mark in marks)})
+
+
+def _grid_shape(units: int) -> tuple[int, int]:
+    """Rows and columns, from square to four times as wide: fewest cells left over, then widest."""
+    root = math.sqrt(units)
+    columns = min(range(math.ceil(root), math.ceil(2 * root) + 1), key=lambda c: (-units % c, -c))
+    return -(-units // columns), columns
+
+
+def _count(state: Array) -> list[str]:
+    """Say how many units are left and, where any changed, how many went and came back."""
+    went, back = int((state == _WENT).sum()), int((state == _BACK).sum())
+    changes = [f"−{went:,}"] * (went > 0) + [f"+{back:,}"] * (back > 0)
+    left = f"{int(np.isin(state, (_OPEN, _BACK)).sum()):,} left"
+    return [left, f"({' '.join(changes)})"] if changes else [left]
+
+
+def _text_width(lines: Iterable[str]) -> float:
+    """Estimate the width of the longest line at 10 points, in inches."""
+    return 0.085 * max(map(len, lines))
+
+
+def _draw_units(axes: Axes, state: Array, shape: tuple[int, int], cell: float) -> None:
+    """Draw a unit a square, row by row; `cell` is a square's side in inches."""
+    rows, columns = shape
+    squares = np.full(shape, np.nan)  # NaN is not drawn
+    squares.flat[: len(state)] = state
+    axes.imshow(
+        squares,
+        cmap=ListedColormap([_SQUARE[s] for s in range(4)]),
+        vmin=-0.5,
+        vmax=3.5,
+        interpolation="nearest",
+    )
+    for changed, colour in _DOT.items():
+        where = np.flatnonzero(state == changed)
+        axes.add_collection(
+            EllipseCollection(
+                [0.62] * len(where),
+                [0.62] * len(where),
+                [0.0] * len(where),
+                units="xy",
+                offsets=np.column_stack([where % columns, where // columns]),
+                offset_transform=axes.transData,
+                facecolor=colour,
+                linewidth=0,
+            )
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if cell * DPI >= 4:  # pixels: below, the gaps would be most of what is seen
+        gaps: dict[str, Any] = {"color": "white", "linewidth": 0.5, "snap": True}
+        axes.autoscale(False)
+        axes.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, **gaps)
+        axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, **gaps)
+    axes.spines[:].set_visible(False)
+
+
+def _key(state: int) -> tuple[Line2D, ...]:
+    """Draw one unit, for a legend."""
+    parts = [Line2D([], [], linestyle="", marker="s", markersize=10, color=_SQUARE[state])]
+    if state in _DOT:
+        parts.append(Line2D([], [], linestyle="", marker="o", markersize=6, color=_DOT[state]))
+    return tuple(parts)
 
 
 @styled

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .datasets import Dataset, load
-from .flops import stack_flops, stack_params
-from .layers import Dense
-from .networks import Network
+from .flops import network_cost
+from .network import Network
 from .ops import softmax_cross_entropy
 from .penalties import aic, bic
 from .pruning import CompactNetwork, compact, prune
@@ -161,16 +160,11 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """Prune, compact, measure, and write everything that a finished run has; return its result."""
     network = trainer.averaged()
     small = compact(network)
-    x = trainer.data.x_test.astype(trainer.settings.dtype, copy=False)
-    labels = trainer.data.y_test
-    shapes = [
-        (layer.params["weight"].shape[0], layer.params["weight"].shape[1])
-        for layer in network.layers
-        if isinstance(layer, Dense)
-    ]
+    x, labels = trainer.inputs(trainer.data.x_test), trainer.data.y_test
+    whole = network_cost(network)
     gated_logits, compact_logits = network.predict(x), small.predict(x)
     n_train = len(trainer.data.y_train)
-    x_train = trainer.data.x_train.astype(trainer.settings.dtype, copy=False)
+    x_train = trainer.inputs(trainer.data.x_train)
     train_nll = float(softmax_cross_entropy(small.predict(x_train), trainer.data.y_train)[0])
     seconds_dense, seconds_compact = time_forward(network, small, x)
     result: dict[str, Any] = {
@@ -180,8 +174,9 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
         "epochs": trainer.settings.epochs,
         "gates": trainer.settings.gates,
         "lam": list(trainer.lam),
+        "layers": small.names,
         "architecture": small.architecture,
-        "architecture_dense": [n_in for n_in, _ in shapes],
+        "architecture_dense": units_at_sites(network),
         "test_error": error_percent(compact_logits, labels),
         "test_error_gated": error_percent(gated_logits, labels),
         "max_difference": float(np.abs(gated_logits - compact_logits).max()),
@@ -189,11 +184,12 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
         "aic": aic(train_nll, small.n_params, n_train),
         "bic": bic(train_nll, small.n_params, n_train),
         "weights": int(sum(np.count_nonzero(w) for w in small.weights)),
-        "weights_dense": sum(n_in * n_out for n_in, n_out in shapes),
+        "weights_dense": int(sum(layer.params["weight"].size for _, layer in network.weighted)),
         "params": small.n_params,
-        "params_dense": stack_params(shapes),
+        "params_dense": int(whole.params),
         "flops": small.flops,
-        "flops_dense": stack_flops(shapes),
+        "flops_dense": int(whole.flops),
+        "constant": small.is_constant,
         "seconds": trainer.seconds,
         "forward_seconds": {"dense": seconds_dense, "compact": seconds_compact},
     }
@@ -204,19 +200,29 @@ def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
     return result
 
 
+def units_at_sites(network: Network) -> list[int]:
+    """Units at each site: input units of a dense layer, output maps of a convolution."""
+    return [
+        layer.params["weight"].shape[0]  # D_in of (D_in, D_out), C_out of (C_out, C_in, kh, kw)
+        for _, layer in network.sites
+    ]
+
+
 def time_forward(
-    network: Network, small: CompactNetwork, x: Array, *, repeats: int = 15
+    network: Network, small: CompactNetwork, x: Array, *, repeats: int = 15, budget: float = 10.0
 ) -> tuple[float, float]:
     """Median seconds to run all of x through the dense and the compact network, interleaved.
 
+    As often as `repeats`, or until `budget` seconds are spent, but once at least.
+
     The dense network is the pruned one, with its zeros: the same function at the original shapes.
     """
-    weights, biases, activation = prune(network)
-    kept = [np.arange(w.shape[0]) for w in weights]
-    dense = CompactNetwork(kept[0], weights, biases, activation, kept, len(kept[0]))
+    candidates: tuple[Network | CompactNetwork, ...] = (prune(network), small)
     times: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(repeats):
-        for which, candidate in enumerate((dense, small)):
+        if sum(times[0]) + sum(times[1]) > budget:
+            break
+        for which, candidate in enumerate(candidates):
             started = time.perf_counter()
             candidate.predict(x)
             times[which].append(time.perf_counter() - started)
@@ -231,7 +237,7 @@ def save_pictures(folder: Path, trainer: Trainer) -> list[Path]:
     if not network.gated:
         return []
     arrays = trainer.history.arrays()
-    names = layer_names(network)
+    names = network.site_names
     z_hats = [gates.test_time(layer.params["log_alpha"]) for _, layer, gates in network.gated]
     figures = {
         "active_units.png": plotting.active_units(arrays, names),
@@ -246,11 +252,6 @@ def save_pictures(folder: Path, trainer: Trainer) -> list[Path]:
     for name, figure in figures.items():
         plotting.save(figure, folder / name)
     return [folder / name for name in figures]
-
-
-def layer_names(network: Network) -> list[str]:
-    """Name the gated layers by what their gates sit on: input, hidden 1, hidden 2, ..."""
-    return ["input" if depth == 0 else f"hidden {depth}" for depth in range(len(network.gated))]
 
 
 def is_finished(folder: Path) -> bool:
@@ -270,8 +271,17 @@ def load_result(folder: Path) -> dict[str, Any]:
     """
     result = load_json(folder / RESULT)
     required = (
-        *("model", "data", "seed", "epochs", "architecture", "architecture_dense", "test_error"),
-        *("test_error_gated", "params", "params_dense", "weights", "weights_dense", "flops"),
+        *("model", "data", "seed", "epochs", "layers", "architecture", "architecture_dense"),
+        *(
+            "test_error",
+            "constant",
+            "test_error_gated",
+            "params",
+            "params_dense",
+            "weights",
+            "weights_dense",
+            "flops",
+        ),
         *("flops_dense", "seconds", "forward_seconds"),
     )
     missing = [name for name in required if not isinstance(result, dict) or name not in result]

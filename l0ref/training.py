@@ -17,17 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .augment import crop_and_flip, draw_crop_and_flip
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset
+from .flops import expected_cost, hard_cost, network_cost
 from .gates import clamp_log_alpha
-from .networks import Network, check_lam, lenet300100, mlp
+from .network import Network, check_lam
+from .networks import MLP, LeNet5, LeNet300100, WideResNet
 from .noise import Noise, Stream
 from .optimizers import SGD, Adam, Optimizer, TemporalAverage
 from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
 
-_FORMAT = "l0ref checkpoint 1"
+_FORMAT = "l0ref checkpoint 2"
 OPTIMIZERS = ("adam", "sgd")
 DTYPES = ("float32", "float64")
 
@@ -43,11 +46,14 @@ class Settings:
     Attributes
     ----------
     model : str
-        ``"lenet-300-100"``, or ``"mlp"`` with `hidden`.
+        ``"lenet-300-100"``, ``"mlp"`` with `hidden`, ``"lenet-5"``, or ``"wrn"`` with `depth` and
+        `width`; see `l0ref.networks`.
     hidden : tuple of int
         Hidden widths of an ``"mlp"``; input width and number of classes come from the data.
-    gates : {"input", "weight", "none"}
-        A gate an input unit, a gate a weight, or none.
+    depth, width : int
+        Of a ``"wrn"``.
+    gates : {"unit", "weight", "none"}
+        A gate a unit or feature map, a gate a weight, or none.
     per_example : bool
         One draw of the gates an example rather than one a minibatch.
     lam : tuple of float
@@ -55,16 +61,20 @@ class Settings:
         "0.1/N".
     l2 : float
         lambda_2, divided by N likewise.
-    drop_rates : tuple of float
-        Initial drop rates of the gates: of the input layer and of the others, or one a layer.
+    drop_rates : tuple of float or None
+        Initial drop rates of the gates: one for all, of the first gated layer and of the others, or
+        one each. None is the paper's: 0.2 for the inputs of a dense network and 0.5 else, 0.3 for a
+        wide residual network.
     beta, gamma, zeta : float
         Hyperparameters of the gates.
     clamp_log_alpha : bool
         Clamp log_alpha to [log 0.01, log 100] after each step, as the paper's own code does.
     activation : {"relu", "tanh"}
-        Between layers.
+        Between layers; a ``"wrn"`` has ReLU.
     dropout : float
         Drop rate of ordinary dropout on the hidden activations.
+    augment : bool
+        Crop each training image at random after padding it by reflection, and flip half of them.
     epochs, batch_size : int
         Passes over the training set, and examples a step; the last batch of an epoch may be
         smaller.
@@ -82,17 +92,20 @@ class Settings:
 
     model: str = "lenet-300-100"
     hidden: tuple[int, ...] = (300, 100)
-    gates: str = "input"
+    depth: int = 28
+    width: int = 10
+    gates: str = "unit"
     per_example: bool = False
     lam: tuple[float, ...] = (0.1,)
     l2: float = 0.0
-    drop_rates: tuple[float, ...] = (0.2, 0.5)
+    drop_rates: tuple[float, ...] | None = None
     beta: float = BETA
     gamma: float = GAMMA
     zeta: float = ZETA
     clamp_log_alpha: bool = False
     activation: str = "relu"
     dropout: float = 0.0
+    augment: bool = False
     epochs: int = 200
     batch_size: int = 100
     optimizer: str = "adam"
@@ -117,23 +130,27 @@ class Settings:
         if not (self.l2 >= 0 and np.isfinite(self.l2)):
             raise ValueError(f"l2 must be at least 0 and finite, got {self.l2}")
 
-    def network(self, d_in: int, n_classes: int) -> Network:
-        """Build the network at its initial values."""
-        return MODELS[self.model](
-            self,
-            d_in,
-            n_classes,
-            gates=self.gates,
-            per_example=self.per_example,
-            drop_rates=self.drop_rates,
-            beta=self.beta,
-            gamma=self.gamma,
-            zeta=self.zeta,
-            activation=self.activation,
-            dropout=self.dropout,
-            noise=Noise(self.seed),
-            dtype=self.dtype,
-        )
+    def network(self, data: Dataset) -> Network:
+        """Build the network for the data, at its initial values.
+
+        Raises
+        ------
+        ValueError
+            If the model takes no such data, or a setting is out of range.
+        """
+        options: dict[str, Any] = {
+            "gates": self.gates,
+            "per_example": self.per_example,
+            "beta": self.beta,
+            "gamma": self.gamma,
+            "zeta": self.zeta,
+            "dropout": self.dropout,
+            "noise": Noise(self.seed),
+            "dtype": self.dtype,
+        }
+        if self.drop_rates is not None:
+            options["drop_rates"] = self.drop_rates
+        return MODELS[self.model](self, data, options)
 
     def make_optimizer(self) -> Optimizer:
         """Build the optimiser."""
@@ -142,20 +159,54 @@ class Settings:
         return Adam(self.lr, gate_lr=self.gate_lr)
 
 
-def _lenet(settings: Settings, d_in: int, n_classes: int, **options: Any) -> Network:
-    if (d_in, n_classes) != (784, 10):
+def _lenet300100(settings: Settings, data: Dataset, options: dict[str, Any]) -> Network:
+    d_in = data.x_train.shape[1]
+    if (d_in, data.n_classes) != (784, 10):
         raise ValueError(
             "model lenet-300-100 takes 784 inputs and 10 classes; the data has "
-            f"{d_in} and {n_classes}: use model mlp"
+            f"{d_in} and {data.n_classes}: use model mlp"
         )
-    return lenet300100(**options)
+    return LeNet300100(activation=settings.activation, **options)
 
 
-def _mlp(settings: Settings, d_in: int, n_classes: int, **options: Any) -> Network:
-    return mlp((d_in, *settings.hidden, n_classes), **options)
+def _mlp(settings: Settings, data: Dataset, options: dict[str, Any]) -> Network:
+    widths = (data.x_train.shape[1], *settings.hidden, data.n_classes)
+    return MLP(widths, activation=settings.activation, **options)
 
 
-MODELS: dict[str, Callable[..., Network]] = {"lenet-300-100": _lenet, "mlp": _mlp}
+def _lenet5(settings: Settings, data: Dataset, options: dict[str, Any]) -> Network:
+    images = _images(settings, data)
+    return LeNet5(data.n_classes, activation=settings.activation, **images, **options)
+
+
+def _wide_resnet(settings: Settings, data: Dataset, options: dict[str, Any]) -> Network:
+    images = _images(settings, data)
+    if settings.activation != "relu":
+        raise ValueError(f"activation of model wrn must be relu, got {settings.activation!r}")
+    return WideResNet(settings.depth, settings.width, data.n_classes, **images, **options)
+
+
+def _images(settings: Settings, data: Dataset) -> dict[str, Any]:
+    return {"image_shape": _maps(settings, data), "normalisation": data.normalisation}
+
+
+def _maps(settings: Settings, data: Dataset) -> tuple[int, int, int]:
+    """(C, H, W) of the data's images."""
+    shape = data.image_shape
+    if shape is None or len(shape) not in (2, 3):
+        raise ValueError(
+            f"model {settings.model} takes images; the data {data.name} has examples of shape "
+            f"{shape or data.x_train.shape[1:]}"
+        )
+    return (1, shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2])
+
+
+MODELS: dict[str, Callable[[Settings, Dataset, dict[str, Any]], Network]] = {
+    "lenet-300-100": _lenet300100,
+    "mlp": _mlp,
+    "lenet-5": _lenet5,
+    "wrn": _wide_resnet,
+}
 
 
 class History:
@@ -167,6 +218,9 @@ class History:
     expected_l0          (epochs, layers)    expected parameters on, a count, averaged parameters
     active               (epochs, layers)    gates with z_hat > 0 (Eq. 13), averaged parameters
     test_error           (epochs,)           percent, Eq. 13 on the averaged parameters
+    expected_flops       (epochs,)           expected FLOPs an example, averaged parameters
+    sampled_flops        (epochs,)           FLOPs of the networks drawn, mean over the steps
+    flops                (epochs,)           FLOPs with those gates of Eq. 13, averaged parameters
     open_<layer>         (epochs, G)         which gates those are; not for a gate a weight
     ===================  ==================  ====================================================
     """
@@ -226,16 +280,15 @@ class Trainer:
         self.settings = settings
         self.data = data
         self.noise = Noise(settings.seed)
-        self.network = settings.network(data.x_train.shape[1], data.n_classes)
+        self.network = settings.network(data)
         self.lam = check_lam(settings.lam, len(self.network.gated))
         self.optimizer = settings.make_optimizer()
         self.average = TemporalAverage(settings.average)
         self.history = History()
         self.step = 0
         self.seconds = 0.0
-        self._sums = np.zeros(4)  # of the four losses over the current epoch's steps
-        self._x_train = data.x_train.astype(settings.dtype, copy=False)
-        self._x_test = data.x_test.astype(settings.dtype, copy=False)
+        self._sums = np.zeros(5)  # of losses and drawn FLOPs over the current epoch's steps
+        self._maps = _maps(settings, data) if settings.augment else None
         self._fingerprint = data.fingerprint()
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -255,10 +308,39 @@ class Trainer:
         return self.step >= self.total_steps
 
     def averaged(self) -> Network:
-        """Return the network at the averaged parameters, which is the one to evaluate."""
+        """Return the network at the averaged parameters, which is the one to evaluate.
+
+        Running statistics are averaged too, with the same weights: they belong to the parameters
+        of their own step.
+        """
+        if not self.average.t:
+            return self.network.with_params(self.network.params)
+        arrays, buffers = self.average.params, self.network.buffers
         return self.network.with_params(
-            self.average.params if self.average.t else self.network.params
+            {name: a for name, a in arrays.items() if name not in buffers},
+            {name: arrays[name] for name in buffers},
         )
+
+    def inputs(self, rows: Array) -> Array:
+        """Turn rows of the data into what the network takes: its shape and dtype."""
+        shape = (len(rows), *self.network.input_shape)
+        return rows.reshape(shape).astype(self.settings.dtype, copy=False)
+
+    def _augmented(self, rows: Array) -> Array:
+        if self._maps is None:
+            return rows
+        generator = self.noise.generator(Stream.AUGMENT, step=self.step)
+        offsets, flips = draw_crop_and_flip(generator, len(rows))
+        images = crop_and_flip(rows.reshape(len(rows), *self._maps), offsets, flips)
+        return images.reshape(len(rows), -1)
+
+    def _drawn_flops(self, residuals: list[Any]) -> float:
+        """FLOPs of the network that was drawn; of the first example's, if each has its own."""
+        masks = []
+        for i, layer, _ in self.network.gated:
+            z = residuals[i].z
+            masks.append((z[0] if layer.per_example else z) != 0)
+        return network_cost(self.network, masks).flops
 
     def _batch(self) -> NDArray[np.int64]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -270,13 +352,13 @@ class Trainer:
     def advance(self) -> None:
         """Take one optimiser step; at the end of an epoch, add to the history."""
         rows = self._batch()
-        x = self._x_train[rows]
+        x = self.inputs(self._augmented(self.data.x_train[rows]))
         u = {
             i: self.noise.uniform(self._stream(i), shape, layer=i, step=self.step)
             for i, shape in self.network.noise_shapes(x.shape).items()
         }
         params = self.network.params
-        loss, grads = self.network.loss_and_grads(
+        evaluation = self.network.evaluate(
             x,
             self.data.y_train[rows],
             u,
@@ -284,18 +366,26 @@ class Trainer:
             l2=self.settings.l2,
             n_train=len(self.data.y_train),
         )
-        if not np.isfinite(loss.total):
+        loss, grads = evaluation.loss, evaluation.grads
+        odd = [] if np.isfinite(loss.total) else [f"the loss is {loss.total}"]
+        odd += [
+            f"the gradient of {name} is not finite"
+            for name, g in grads.items()
+            if not np.isfinite(g).all()
+        ]
+        if odd:
             raise DivergedError(
-                f"the loss is {loss.total} at step {self.step}: nothing was changed by this step; "
+                f"{odd[0]} at step {self.step}: nothing was changed by this step; "
                 "a lower learning rate may help"
             )
         self.optimizer.step(params, grads)
+        self.network.set_buffers(evaluation.buffers)
         if self.settings.clamp_log_alpha:
             for _, layer, _ in self.network.gated:
                 clamp_log_alpha(layer.params["log_alpha"])
-        self.average.update(params)
+        self.average.update(params | self.network.buffers)
         self.step += 1
-        self._sums += loss
+        self._sums += (*loss, self._drawn_flops(evaluation.residuals))
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()
 
@@ -304,17 +394,25 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         network = self.averaged()
-        loss, data, l0, l2 = self._sums / self.steps_per_epoch
+        loss, data, l0, l2, sampled = self._sums / self.steps_per_epoch
         open_gates = network.open_gates()
         row: dict[str, Any] = {"loss": loss, "data": data, "l0": l0, "l2": l2}
         row["expected_l0"] = network.expected_l0()
         row["active"] = [int(mask.sum()) for mask in open_gates]
-        row["test_error"] = error_percent(network.predict(self._x_test), self.data.y_test)
+        row["test_error"] = self.test_error(network)
+        row["expected_flops"] = expected_cost(network).flops
+        row["sampled_flops"] = sampled
+        row["flops"] = hard_cost(network).flops
         for i, mask in enumerate(open_gates):
             if mask.ndim == 1:
                 row[f"open_{i}"] = mask
         self.history.append(row)
-        self._sums = np.zeros(4)
+        self._sums = np.zeros_like(self._sums)
+
+    def test_error(self, network: Network) -> float:
+        """Percentage of the test examples that a network with these inputs gets wrong."""
+        logits = network.predict(self.inputs(self.data.x_test))
+        return error_percent(logits, self.data.y_test)
 
     # --- checkpoints ---
 
@@ -323,6 +421,7 @@ class Trainer:
         arrays: dict[str, Array] = {"sums": self._sums}
         for group, values in (
             ("params", self.network.params),
+            ("buffers", self.network.buffers),
             ("optimizer", self.optimizer.state()),
             ("average", self.average.state()),
             ("history", self.history.arrays()),
@@ -378,14 +477,14 @@ class Trainer:
             begun = -(-trainer.step // trainer.steps_per_epoch)
             raise ValueError(f"epochs must be at least the {begun} already begun, got {epochs}")
         groups: dict[str, dict[str, Array]] = {
-            group: {} for group in ("params", "optimizer", "average", "history")
+            group: {} for group in ("params", "buffers", "optimizer", "average", "history")
         }
         for name, value in arrays.items():
             group, _, inner = name.partition(":")
             if inner and group in groups:
                 groups[group][inner] = value
         try:
-            trainer.network = trainer.network.with_params(groups["params"])
+            trainer.network = trainer.network.with_params(groups["params"], groups["buffers"])
             trainer.optimizer.load_state(groups["optimizer"])
             trainer.average.load_state(groups["average"])
         except (KeyError, ValueError) as error:

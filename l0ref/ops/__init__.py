@@ -5,19 +5,46 @@ derivative of a scalar with respect to x when ``dy`` is that with respect to y. 
 stands in each docstring.
 """
 
+from .add import add, add_vjp
+from .conv import conv2d, conv2d_vjp, conv_output_size
 from .cross_entropy import softmax_cross_entropy, softmax_cross_entropy_vjp
 from .dense import dense, dense_vjp
 from .dropout import dropout, dropout_vjp
+from .flatten import flatten, flatten_vjp
+from .norm import (
+    batch_norm,
+    batch_norm_inference,
+    batch_norm_inference_vjp,
+    batch_norm_vjp,
+    running_statistics,
+)
+from .pool import avg_pool2d, avg_pool2d_vjp, max_pool2d, max_pool2d_vjp
 from .relu import relu, relu_vjp
 from .tanh import tanh, tanh_vjp
 
 __all__ = [
+    "add",
+    "add_vjp",
+    "avg_pool2d",
+    "avg_pool2d_vjp",
+    "batch_norm",
+    "batch_norm_inference",
+    "batch_norm_inference_vjp",
+    "batch_norm_vjp",
+    "conv2d",
+    "conv2d_vjp",
+    "conv_output_size",
     "dense",
     "dense_vjp",
     "dropout",
     "dropout_vjp",
+    "flatten",
+    "flatten_vjp",
+    "max_pool2d",
+    "max_pool2d_vjp",
     "relu",
     "relu_vjp",
+    "running_statistics",
     "softmax_cross_entropy",
     "softmax_cross_entropy_vjp",
     "tanh",

@@ -17,11 +17,18 @@ class DenseResiduals(NamedTuple):
     weight: Array
     z: Array | None
     on: str
-    ungated: Array | None  # x @ weight + bias, kept for gates on the outputs only
+    ungated: Array | None  # what z multiplied, kept for gates on the outputs only
+    gates_bias: bool
 
 
 def dense(
-    x: Array, weight: Array, bias: Array, z: Array | None = None, *, on: str = "inputs"
+    x: Array,
+    weight: Array,
+    bias: Array,
+    z: Array | None = None,
+    *,
+    on: str = "inputs",
+    gates_bias: bool = True,
 ) -> tuple[Array, DenseResiduals]:
     r"""Gated affine map.
 
@@ -34,7 +41,8 @@ def dense(
     ===========  =================================  ======================================
 
     The longer shape of z is one draw of the gates for each example. Gates on outputs switch the
-    bias off too; the others leave it on.
+    bias off too, unless gates_bias is False: then y = (x @ weight) * z + bias. The others leave it
+    on.
 
     Parameters
     ----------
@@ -44,6 +52,8 @@ def dense(
     z : array, optional
         Gates; none means all 1.
     on : {"inputs", "weights", "outputs"}, optional
+    gates_bias : bool, optional
+        Whether gates on the outputs multiply the bias too.
 
     Returns
     -------
@@ -62,13 +72,15 @@ def dense(
     elif on == "inputs":
         y = (x * z) @ weight + bias
     elif on == "outputs":
-        ungated = x @ weight + bias
+        ungated = x @ weight + bias if gates_bias else x @ weight
         y = ungated * z
+        if not gates_bias:
+            y = y + bias
     elif z.ndim == 2:
         y = x @ (weight * z) + bias
     else:
         y = np.matmul(x[:, None, :], weight * z)[:, 0, :] + bias
-    return y, DenseResiduals(x, weight, z, on, ungated)
+    return y, DenseResiduals(x, weight, z, on, ungated, gates_bias)
 
 
 def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array, Array | None]:
@@ -86,7 +98,8 @@ def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array
     draw an example keeps the n of dV until it has met W or z.
 
     With gates on the outputs, :math:`y = a z` with the plain layer's output a: :math:`da = dy\,z`,
-    :math:`dz = \sum_n dy\,a`.
+    :math:`dz = \sum_n dy\,a`. A bias that the gates leave alone is not in a but added after it:
+    :math:`db = \sum_n dy`, where it is :math:`\sum_n da` else.
 
     Parameters
     ----------
@@ -100,7 +113,7 @@ def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array
     dz : array or None
         Of the shape of z.
     """
-    x, weight, z, on, ungated = residuals
+    x, weight, z, on, ungated, gates_bias = residuals
     if dy.shape != (x.shape[0], weight.shape[1]):
         raise ValueError(f"dy must have shape {(x.shape[0], weight.shape[1])}, got {dy.shape}")
     if z is None:
@@ -112,7 +125,8 @@ def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array
     if on == "outputs":
         assert ungated is not None
         da, dz = dy * z, dy * ungated
-        return da @ weight.T, x.T @ da, da.sum(axis=0), dz if z.ndim == 2 else dz.sum(axis=0)
+        dbias = (da if gates_bias else dy).sum(axis=0)
+        return da @ weight.T, x.T @ da, dbias, dz if z.ndim == 2 else dz.sum(axis=0)
     if z.ndim == 2:
         dv = x.T @ dy
         return dy @ (weight * z).T, dv * z, dy.sum(axis=0), dv * weight
