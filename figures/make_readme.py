@@ -1,7 +1,8 @@
 """Draw the README's pictures from a finished run: ``python figures/make_readme.py RUN [FOLDER]``.
 
 RUN is the folder that ``l0ref train`` wrote; the pictures are those of the run itself, redrawn
-here: readme_active_units.png and readme_pixels_over_training.png.
+here: readme_active_units.png, readme_pixels_over_training.png and
+readme_neurons_over_training.png.
 """
 
 import sys
@@ -12,14 +13,24 @@ from l0ref.runs import HISTORY
 from l0ref.storage import load_arrays
 
 NAMES = ("input", "hidden 1", "hidden 2")
-PICTURES = ("readme_active_units.png", "readme_pixels_over_training.png")
+IMAGE_SHAPE = (28, 28)
+PICTURES = (
+    "readme_active_units.png",
+    "readme_pixels_over_training.png",
+    "readme_neurons_over_training.png",
+)
 
 
 def draw(run: Path, folder: Path) -> None:
-    """Draw both pictures from a run's history."""
+    """Draw the pictures from a run's history."""
     history = load_arrays(run / HISTORY)
-    plotting.save(plotting.active_units(history, NAMES), folder / PICTURES[0])
-    plotting.save(plotting.pixels_over_training(history["open_0"], (28, 28)), folder / PICTURES[1])
+    figures = (
+        plotting.active_units(history, NAMES),
+        plotting.pixels_over_training(history["open_0"], IMAGE_SHAPE),
+        plotting.neurons_over_training(history, NAMES, IMAGE_SHAPE),
+    )
+    for figure, name in zip(figures, PICTURES, strict=True):
+        plotting.save(figure, folder / name)
 
 
 if __name__ == "__main__":

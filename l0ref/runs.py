@@ -243,12 +243,16 @@ def save_pictures(folder: Path, trainer: Trainer) -> list[Path]:
         "active_units.png": plotting.active_units(arrays, names),
         "gate_histogram.png": plotting.gate_histogram([z.ravel() for z in z_hats], names),
     }
+    pixels: tuple[int, int] | None = None
     shape = trainer.data.image_shape
     if shape is not None and len(shape) == 2 and z_hats[0].shape == (shape[0] * shape[1],):
-        figures["input_pixels.png"] = plotting.input_pixels(z_hats[0], (shape[0], shape[1]))
+        pixels = shape[0], shape[1]
+        figures["input_pixels.png"] = plotting.input_pixels(z_hats[0], pixels)
         figures["pixels_over_training.png"] = plotting.pixels_over_training(
-            arrays["open_0"], (shape[0], shape[1])
+            arrays["open_0"], pixels
         )
+    if all(f"open_{k}" in arrays for k in range(len(names))):
+        figures["neurons_over_training.png"] = plotting.neurons_over_training(arrays, names, pixels)
     for name, figure in figures.items():
         plotting.save(figure, folder / name)
     return [folder / name for name in figures]

@@ -134,7 +134,7 @@ def test_a_finished_run_is_not_overwritten(
         (("--data", "mnist"), r"needs data_dir"),
         (("--data-dir", "nowhere"), r"nowhere"),
         (("--hidden", "5"), r"--hidden goes with --model mlp"),
-        (("--gates", "both"), r"both.*input"),
+        (("--gates", "both"), r"both.*unit"),
         (("--epohcs", "3"), r"--epohcs.*--epochs"),
         (("--resume", "nowhere"), r"nowhere.*no such file"),
         (("--resume", "x", "--lam", "1"), r"--lam"),

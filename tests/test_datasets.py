@@ -24,6 +24,7 @@ import l0ref
 from l0ref import datasets
 from l0ref.datasets import (
     Dataset,
+    as_colour_images,
     download_mnist,
     from_arrays,
     load,
@@ -547,6 +548,7 @@ def dataset(**changes: object) -> Dataset:
     return Dataset(**(fields | changes))  # type: ignore[arg-type]
 
 
+NORMALISATION = ((0.5, 0.25), (0.125, 0.75))
 GOOD_X, GOOD_Y = dataset().x_train, dataset().y_train
 NAN_X = GOOD_X.copy()
 NAN_X[4, 1] = np.nan
@@ -566,6 +568,39 @@ NAN_X[4, 1] = np.nan
         ({"y_train": GOOD_Y - 1}, r"y_train\[0\] is -1; .*0 .. 2"),
         ({"n_classes": 2}, r"y_train\[2\] is 2; .*0 .. 1"),
         ({"image_shape": (3, 2)}, r"image_shape must hold 4 inputs, got \(3, 2\)"),
+        ({"normalisation": NORMALISATION}, r"normalisation needs .* \(C, H, W\), got \(2, 2\)"),
+        (
+            {"normalisation": NORMALISATION, "image_shape": None},
+            r"normalisation needs .* \(C, H, W\), got None",
+        ),
+        (
+            {"normalisation": NORMALISATION, "image_shape": (1, 2, 2)},
+            r"normalisation must .* of 1 channels, got \(\(0.5, 0.25\)",
+        ),
+        (
+            {"normalisation": ((0.5, 0.25), (0.5,)), "image_shape": (2, 2, 1)},
+            "normalisation must .* of 2 channels",
+        ),
+        (
+            {"normalisation": (*NORMALISATION, (0.5, 0.5)), "image_shape": (2, 2, 1)},
+            "normalisation must .* of 2 channels",
+        ),
+        (
+            {"normalisation": ((0.5, 0.25), (0.5, 0.0)), "image_shape": (2, 2, 1)},
+            r"standard deviations greater than 0, got .*0\.0\)\)",
+        ),
+        (
+            {"normalisation": ((0.5, 0.25), (0.5, -0.1)), "image_shape": (2, 2, 1)},
+            "standard deviations greater than 0",
+        ),
+        (
+            {"normalisation": ((0.5, 0.25), (np.nan, 0.5)), "image_shape": (2, 2, 1)},
+            "normalisation must be finite",
+        ),
+        (
+            {"normalisation": ((-np.inf, 0.25), (0.5, 0.5)), "image_shape": (2, 2, 1)},
+            "normalisation must be finite",
+        ),
     ],
 )
 def test_dataset_is_valid_by_construction(changes: dict[str, object], message: str) -> None:
@@ -592,6 +627,97 @@ def test_fingerprint_sees_every_array_its_order_and_its_shape() -> None:
         zeros = dataset(x_train=x, y_train=y, x_test=x, y_test=y, image_shape=None)
         seen.add(zeros.fingerprint())
     assert len(seen) == 8
+
+
+def test_fingerprint_without_a_normalisation_is_of_four_shapes_and_arrays() -> None:
+    """Checkpoints have kept these sums since before there was a normalisation."""
+    data = dataset()
+    digest = hashlib.sha256()
+    for x, form in ((data.x_train, "f"), (data.y_train, "q"), (data.x_test, "f"),
+                    (data.y_test, "q")):  # fmt: skip
+        digest.update(f"{'float32' if form == 'f' else 'int64'}{x.shape}".encode())
+        digest.update(b"".join(struct.pack(f"<{form}", v) for v in x.ravel().tolist()))
+    assert data.fingerprint() == digest.hexdigest()
+
+
+def test_fingerprint_sees_every_constant_of_a_normalisation() -> None:
+    (m, n), (s, t) = NORMALISATION
+    other = 0.375
+    seen = {
+        dataset(image_shape=(2, 2, 1), normalisation=normalisation).fingerprint()
+        for normalisation in (
+            None,
+            NORMALISATION,
+            ((other, n), (s, t)),
+            ((m, other), (s, t)),
+            ((m, n), (other, t)),
+            ((m, n), (s, other)),
+            ((n, m), (s, t)),
+            ((s, t), (m, n)),
+        )
+    }
+    assert len(seen) == 8
+
+
+# A set of one channel in the form of CIFAR
+
+
+def gray(side: int) -> Dataset:
+    rng = np.random.default_rng(side)
+    images = rng.integers(0, 256, (7, side, side), dtype=np.uint8)
+    return from_arrays(images, np.arange(7) % 3, images[:2], [1, 0], name="gray")
+
+
+@pytest.mark.parametrize(("side", "size"), [(3, 7), (4, 6), (5, 5)])
+def test_as_colour_images_pads_all_sides_alike_in_three_channels(side: int, size: int) -> None:
+    data = gray(side)
+    colour = as_colour_images(data, size)
+    assert colour.name == f"gray-3x{size}x{size}"
+    assert colour.image_shape == (3, size, size)
+    assert colour.source.startswith(data.source)
+    assert (colour.n_classes, colour.normalisation) == (3, None)
+    assert (colour.y_train.tolist(), colour.y_test.tolist()) == (
+        data.y_train.tolist(),
+        data.y_test.tolist(),
+    )
+    margin = (size - side) // 2
+    for x, wide in ((data.x_train, colour.x_train), (data.x_test, colour.x_test)):
+        assert wide.dtype == np.float32
+        assert wide.shape == (len(x), 3 * size * size)
+        for k, c, i, j in np.ndindex(len(x), 3, size, size):
+            a, b = i - margin, j - margin
+            inside = 0 <= a < side and 0 <= b < side
+            expected = x[k, a * side + b] if inside else 0.0
+            assert wide[k, (c * size + i) * size + j] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "message"),
+    [
+        ({"image_shape": None}, 4, r"data must hold square .* \(H, H\), got None"),
+        ({"image_shape": (1, 4)}, 4, r"data must .* got \(1, 4\)"),
+        ({"image_shape": (1, 2, 2)}, 4, r"data must .* got \(1, 2, 2\)"),
+        ({}, 5, "size must be 2 plus an even number.* got 5"),
+        ({}, 0, "size must be 2 plus an even number.* got 0"),
+    ],
+)
+def test_as_colour_images_refuses(changes: dict[str, object], size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_colour_images(dataset(**changes), size)
+
+
+def test_the_sample_in_the_form_of_cifar() -> None:
+    data, sample = load("mnist-sample-32"), load("mnist-sample")
+    assert (data.name, data.image_shape) == ("mnist-sample-3x32x32", (3, 32, 32))
+    assert data.x_train.shape == (10_000, 3072)
+    images = data.x_train.reshape(-1, 3, 32, 32)
+    for channel in range(3):
+        digits = images[:, channel, 2:30, 2:30].reshape(-1, 784)
+        np.testing.assert_array_equal(digits, sample.x_train)
+    # Nothing but the digits: in numbers of 8 bits over 255, their sum is three times the sample's.
+    total = np.rint(sample.x_train * 255).sum(dtype=np.int64)
+    assert np.rint(images * 255).sum(dtype=np.int64) == 3 * total
+    assert data.fingerprint() == load("mnist-sample-32").fingerprint() != sample.fingerprint()
 
 
 # .npz files and the front function
@@ -664,9 +790,18 @@ def test_load_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mnits", {}, "'mnist-sample', 'mnist' or the path of an .npz file, got 'mnits'"),
-        ("digits.csv", {}, "'mnist-sample', 'mnist' or .* got 'digits.csv'"),
-        ("mnist", {}, "'mnist' needs data_dir, .* or a download"),
+        (
+            "mnits",
+            {},
+            "'mnist-sample', 'mnist-sample-32', 'mnist', 'cifar10', 'cifar100' or the path of "
+            "an .npz file, got 'mnits'",
+        ),
+        ("digits.csv", {}, "'mnist-sample', .* or the path of an .npz file, got 'digits.csv'"),
+        ("mnist", {}, "'mnist' needs data_dir, .* or a download; 'mnist-sample' and .*-32' need"),
+        ("cifar10", {}, "'cifar10' needs data_dir, .* or a download"),
+        ("cifar100", {}, "'cifar100' needs data_dir, .* or a download"),
+        ("cifar100", {"data_dir": "d", "scale": True}, "scale has no meaning .* 'cifar100'"),
+        ("mnist-sample-32", {"data_dir": "d"}, "data_dir has no meaning .*'mnist-sample-32'"),
         ("mnist", {"data_dir": "d", "scale": True}, "scale has no meaning .* 'mnist'"),
         ("mnist-sample", {"data_dir": "d"}, "data_dir has no meaning .*'mnist-sample', got 'd'"),
         ("mnist-sample", {"download": True}, "download has no meaning"),

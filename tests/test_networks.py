@@ -7,7 +7,7 @@ import pytest
 
 from l0ref.gates import by_label, per_output, per_weight
 from l0ref.layers import Dense, Dropout, ReLU, Tanh
-from l0ref.networks import Network, check_lam, lenet300100, mlp
+from l0ref.networks import Network, check_lam, LeNet300100, MLP
 from l0ref.noise import Noise
 from tests import naive_network as naive
 from tests.mp_reference import mp
@@ -30,7 +30,7 @@ def network_of(kind: str) -> Network:
     if kind != "labels and outputs":
         options = dict(option.split("=") for option in kind.split()) if kind else {}
         numbers = {"per_example": bool, "dropout": float}
-        return mlp((2, 4, 3), dtype=np.float64, **HYPER,
+        return MLP((2, 4, 3), dtype=np.float64, **HYPER,
                    **{k: numbers.get(k, str)(v) for k, v in options.items()})  # type: ignore[arg-type]  # fmt: skip
     labels = by_label([[0, 2, 1, 1], [3, 2, 0, 1]], **HYPER)
     outputs = per_output((4, 3), gates_bias=True, **HYPER)
@@ -320,7 +320,7 @@ def test_check_lam_spreads_one_value() -> None:
     [
         ({"widths": (3,)}, r"widths .*got \[3\]"),
         ({"widths": (3, 0, 2)}, r"widths .*positive.*got \[3, 0, 2\]"),
-        ({"gates": "inputs"}, r"gates .*'input'.*'weight'.*'none'.*got 'inputs'"),
+        ({"gates": "inputs"}, r"gates .*'unit'.*'weight'.*'none'.*got 'inputs'"),
         ({"activation": "gelu"}, r"activation .*'relu'.*'tanh'.*got 'gelu'"),
         ({"drop_rates": (0.2,)}, r"drop_rates .*2 values or one a layer \(3\), got"),
         ({"drop_rates": (0.2, 1.0)}, r"drop_rate.*between 0 and 1, got 1.0"),
@@ -335,7 +335,7 @@ def test_check_lam_spreads_one_value() -> None:
 )
 def test_mlp_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mlp(**({"widths": (3, 5, 4, 2)} | options))
+        MLP(**({"widths": (3, 5, 4, 2)} | options))
 
 
 # --- the architectures as they start ---
@@ -343,7 +343,7 @@ def test_mlp_refuses(options: dict[str, Any], message: str) -> None:
 
 def test_mlp_starts_as_the_paper_has_it() -> None:
     """Weights N(0, 2/D_in), biases 0, log_alpha N(logit of the keep rate, 0.01^2)."""
-    network = mlp((300, 200, 150, 10), dtype=np.float64)
+    network = MLP((300, 200, 150, 10), dtype=np.float64)
     assert [type(layer) for layer in network.layers] == [Dense, ReLU, Dense, ReLU, Dense]
     for i, d_in in ((0, 300), (2, 200), (4, 150)):
         weight = network.params[f"{i}.weight"] / np.sqrt(2 / d_in)
@@ -362,7 +362,7 @@ def test_mlp_starts_as_the_paper_has_it() -> None:
 
 
 def test_mlp_options_reach_the_layers() -> None:
-    network = mlp((4, 3, 5, 2), gates="weight", drop_rates=(0.1, 0.9, 0.3), activation="tanh",
+    network = MLP((4, 3, 5, 2), gates="weight", drop_rates=(0.1, 0.9, 0.3), activation="tanh",
                   dropout=0.25, per_example=True, **HYPER)  # fmt: skip
     kinds = [Dense, Tanh, Dropout, Dense, Tanh, Dropout, Dense]
     assert [type(layer) for layer in network.layers] == kinds
@@ -374,21 +374,21 @@ def test_mlp_options_reach_the_layers() -> None:
         mean = layer.params["log_alpha"].mean()
         assert abs(mean - np.log((1 - drop) / drop)) < 5 * 0.01 / np.sqrt(gates.group_size.size)
     assert all(a.dtype == np.float32 for a in network.params.values())
-    assert not mlp((4, 3, 2), gates="none").gated
+    assert not MLP((4, 3, 2), gates="none").gated
 
 
 def test_a_network_is_a_function_of_its_seed() -> None:
-    one, same, other = (mlp((4, 3, 2), noise=Noise(seed)) for seed in (5, 5, 6))
+    one, same, other = (MLP((4, 3, 2), noise=Noise(seed)) for seed in (5, 5, 6))
     for name, array in one.params.items():
         assert array.tobytes() == same.params[name].tobytes()
         if not name.endswith("bias"):
             assert (array != other.params[name]).all()
-    default, zero = mlp((4, 3, 2)), mlp((4, 3, 2), noise=Noise(0))
+    default, zero = MLP((4, 3, 2)), MLP((4, 3, 2), noise=Noise(0))
     assert default.params["0.weight"].tobytes() == zero.params["0.weight"].tobytes()
 
 
 def test_lenet300100_has_the_papers_gates() -> None:
-    network = lenet300100(noise=Noise(3), dtype=np.float64)
+    network = LeNet300100(noise=Noise(3), dtype=np.float64)
     shapes = [layer.params["weight"].shape for _, layer, _ in network.gated]
     assert shapes == [(784, 300), (300, 100), (100, 10)]
     assert [gates.shape for _, _, gates in network.gated] == [(784,), (300,), (100,)]
@@ -402,6 +402,6 @@ def test_lenet300100_has_the_papers_gates() -> None:
 
 
 def test_gates_per_weight_own_one_weight_each() -> None:
-    network = mlp((4, 3, 2), gates="weight")
+    network = MLP((4, 3, 2), gates="weight")
     assert all((gates.group_size == 1).all() for _, _, gates in network.gated)
     assert per_weight((4, 3)).shape == network.gated[0][2].shape

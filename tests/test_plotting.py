@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -43,6 +44,16 @@ def history(active: Any = CLOSE_TOGETHER, widths: tuple[int, ...] = WIDTHS) -> d
     }
 
 
+def random_open(*widths: int) -> dict[str, Any]:
+    """Units that go at random epochs, and now and then one that is back for an epoch."""
+    rng = np.random.default_rng(5)
+    epochs = np.arange(30)[:, None]
+    return {
+        f"open_{i}": (epochs < rng.integers(1, 60, width)) | (rng.random((30, width)) < 0.02)
+        for i, width in enumerate(widths)
+    }
+
+
 def gates() -> list[Any]:
     return [
         np.array([0, 0, 0, 1e-12, 0.33, 1], np.float32),
@@ -63,6 +74,26 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "pixels over training, rows": lambda: plotting.pixels_over_training(
         np.ones((40, 6), bool), (2, 3), n=14
     ),
+    "neurons": lambda: plotting.neurons_over_training(history(), NAMES, (3, 4)),
+    "neurons, one epoch": lambda: plotting.neurons_over_training(
+        history(CLOSE_TOGETHER[:1]), NAMES, (3, 4)
+    ),
+    "neurons, lenet-300-100": lambda: plotting.neurons_over_training(
+        random_open(784, 300, 100), NAMES, (28, 28)
+    ),
+    "neurons, lenet-5": lambda: plotting.neurons_over_training(
+        random_open(20, 50, 800, 500), ["convolution 1", "convolution 2", "dense 1", "dense 2"]
+    ),
+    "neurons, one unit": lambda: plotting.neurons_over_training(
+        {"open_0": [[1], [1], [0]]}, ["input"]
+    ),
+    "neurons, thousands": lambda: plotting.neurons_over_training(
+        random_open(12_345, 1_009), ["a layer with a long name", "hidden"], n=12
+    ),
+    "neurons, long counts": lambda: plotting.neurons_over_training(
+        {"open_0": np.arange(123_457) % 11 >= np.arange(9)[:, None]}, ["input"], n=9
+    ),
+    "neurons, tall": lambda: plotting.neurons_over_training(random_open(90), ["input"], (45, 2)),
     "histogram": lambda: plotting.gate_histogram(gates(), NAMES[:2]),
     "histogram, one layer": lambda: plotting.gate_histogram([np.zeros(784)], ["input"]),
     "law": plotting.hard_concrete_law,
@@ -300,6 +331,211 @@ def test_pixels_over_training_shows_first_and_last(epochs: int, n: int, shown: l
 def test_pixels_over_training_refuses(masks: Any, shape: Any, n: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plotting.pixels_over_training(masks, shape, n=n)
+
+
+# --- neurons_over_training ---
+
+BACK = {
+    "open_0": np.array([[1, 1, 1, 1, 1, 0], [1, 0, 1, 0, 1, 0], [1, 1, 0, 0, 1, 0]], bool),
+    "open_1": np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0]], bool),
+}
+
+
+def squares(axes: Any) -> Any:
+    """Colour of every square, (rows, columns, RGBA)."""
+    image = axes.images[0]
+    return image.cmap(image.norm(image.get_array()))
+
+
+def dots(axes: Any, colour: str) -> set[tuple[int, int]]:
+    """(row, column) of every dot of a colour."""
+    return {
+        (int(y), int(x))
+        for collection in axes.collections
+        if isinstance(collection, EllipseCollection)
+        and np.array_equal(collection.get_facecolor()[0], mpl.colors.to_rgba(colour))
+        for x, y in collection.get_offsets()
+    }
+
+
+def test_neurons_over_training_shows_every_unit_in_its_place() -> None:
+    figure = plotting.neurons_over_training(BACK, ["input", "hidden"], (3, 2), n=3)
+    pixels, neurons = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title() for axes in figure.axes] == ["epoch 1", "epoch 2", "epoch 3"] + 3 * [
+        ""
+    ]
+    blue, grey = (mpl.colors.to_rgba(c) for c in (plotting.BLUE, plotting.CLOSED))
+    for row, key, shape in ((pixels, "open_0", (3, 2)), (neurons, "open_1", (1, 3))):
+        for axes, is_open in zip(row, BACK[key], strict=True):
+            drawn = squares(axes)
+            assert drawn.shape == (*shape, 4)
+            np.testing.assert_array_equal((drawn == blue).all(-1), is_open.reshape(shape))
+            np.testing.assert_array_equal((drawn == grey).all(-1), ~is_open.reshape(shape))
+    # What was closed at the first epoch has gone nobody knows when: no dot.
+    assert [dots(axes, plotting.VERMILLION) for axes in figure.axes] == [
+        *(set(), {(0, 1), (1, 1)}, {(1, 0)}),
+        *(set(), set(), {(0, 0)}),
+    ]
+    assert [dots(axes, "white") for axes in figure.axes] == [
+        *(set(), set(), {(0, 1)}),
+        *(set(), set(), set()),
+    ]
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        *("5 left", "3 left (−2)", "3 left (−1 +1)"),
+        *("2 left", "2 left", "1 left (−1)"),
+    ]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        *("input\n6 pixels", "", ""),
+        *("hidden\n3 units", "", ""),
+    ]
+
+
+def test_neurons_over_training_compares_with_the_column_before_not_with_the_epoch() -> None:
+    figure = plotting.neurons_over_training(BACK, ["input", "hidden"], (2, 3), n=2)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["epoch 1", "epoch 3"]
+    assert figure.axes[1].get_xlabel() == "3 left (−2)"
+    assert dots(figure.axes[1], plotting.VERMILLION) == {(0, 2), (1, 0)}
+    assert dots(figure.axes[1], "white") == set()  # the one that is back had never been away
+
+
+@pytest.mark.parametrize(
+    ("closing", "n", "shown"),
+    [
+        # 12 units: how many go at each epoch; the first can lose none.
+        ([0, 12, 0, 0, 0], 5, [1, 2, 5]),
+        ([0, 0, 0, 0, 4, 4, 4, 0], 4, [1, 5, 6, 8]),
+        ([0, 3, 0, 3, 0, 3, 0, 3], 5, [1, 2, 4, 6, 8]),
+        ([0, 1, 1, 1, 1, 1, 1], 3, [1, 4, 7]),
+        ([0, 8, 1, 1, 2], 3, [1, 2, 5]),
+        ([0, 0, 0], 5, [1, 3]),
+        ([0], 5, [1]),
+        ([0, 3, 3], 1, [3]),
+    ],
+)
+def test_neurons_over_training_goes_where_something_happens(
+    closing: list[int], n: int, shown: list[int]
+) -> None:
+    left = 12 - np.cumsum(closing)
+    masks = np.arange(12) < left[:, None]
+    figure = plotting.neurons_over_training({"open_0": masks}, ["input"], n=n)
+    assert [axes.get_title() for axes in figure.axes] == [f"epoch {epoch}" for epoch in shown]
+
+
+def test_neurons_over_training_gives_a_small_layer_the_weight_of_a_large_one() -> None:
+    large = np.arange(100) < np.array([100, 90, 90, 90])[:, None]
+    small = np.arange(4) < np.array([4, 4, 2, 1])[:, None]
+    figure = plotting.neurons_over_training({"open_0": large, "open_1": small}, NAMES[:2], n=3)
+    # Shares that have gone: 0, 0.1, 0.6, 0.85, half of it nearest to 0.6; units: 0, 10, 12, 13.
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["epoch 1", "epoch 3", "epoch 4"]
+
+
+@pytest.mark.parametrize(
+    ("units", "shape"),
+    [
+        (1, (1, 1)),
+        (2, (1, 2)),
+        (3, (1, 3)),
+        (20, (4, 5)),
+        (50, (5, 10)),
+        (100, (5, 20)),
+        (300, (10, 30)),
+        (500, (20, 25)),
+        (800, (16, 50)),
+        (97, (7, 14)),
+    ],
+)
+def test_neurons_over_training_lays_a_layer_out_as_a_grid(
+    units: int, shape: tuple[int, int]
+) -> None:
+    figure = plotting.neurons_over_training({"open_0": np.ones((1, units), bool)}, ["hidden"])
+    drawn = np.asarray(figure.axes[0].images[0].get_array().filled(math.nan))
+    assert drawn.shape == shape
+    # Squares beyond the last unit are not drawn.
+    np.testing.assert_array_equal(np.isnan(drawn).ravel(), np.arange(drawn.size) >= units)
+    assert figure.axes[0].get_ylabel() == f"hidden\n{units} unit{'s' if units > 1 else ''}"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "keys"),
+    [
+        (BACK, {"still there", "gone", "gone since the previous picture", "back since"}),
+        ({"open_0": [[1, 1], [0, 1]]}, {"still there", "gone since the previous picture"}),
+        ({"open_0": [[0, 0]]}, {"gone"}),
+    ],
+)
+def test_neurons_over_training_explains_what_is_drawn_and_no_more(
+    arrays: dict[str, Any], keys: set[str]
+) -> None:
+    figure = plotting.neurons_over_training(arrays, NAMES[: len(arrays)])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {
+        label.replace("back since the previous picture", "back since") for label in labels
+    } == keys
+    assert len(labels) == len(keys)
+
+
+def test_neurons_over_training_gaps_do_not_hide_small_squares() -> None:
+    def gaps(units: int) -> int:
+        figure = plotting.neurons_over_training({"open_0": np.ones((5, units))}, ["input"])
+        lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+        return sum(len(c.get_segments()) for c in lines)
+
+    assert gaps(100) == 21 + 6
+    assert gaps(12_345) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name.startswith("neurons")])
+def test_neurons_over_training_texts_do_not_overlap(name: str) -> None:
+    figure = FIGURES[name]()
+    FigureCanvasAgg(figure).draw()
+    shown = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
+    assert len(shown) > len(figure.axes)
+    for (first, a), (second, b) in combinations(shown, 2):
+        assert not a.overlaps(b), (first, second)
+
+
+@pytest.mark.parametrize("name", ["neurons", "neurons, lenet-300-100", "neurons, lenet-5"])
+def test_neurons_over_training_is_as_wide_as_the_readme(name: str) -> None:
+    assert FIGURES[name]().get_size_inches()[0] == 9
+
+
+def test_neurons_over_training_reads_and_does_not_write() -> None:
+    arrays = history()
+    copy = {key: value.copy() for key, value in arrays.items()}
+    plotting.neurons_over_training(arrays, NAMES, (3, 4))
+    for key, value in copy.items():
+        np.testing.assert_array_equal(arrays[key], value)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({"open_1": None}, {}, r"it lacks \['open_1'\] \(where a gate is a weight there is none\)"),
+        (
+            {"open_0": None, "open_1": None, "open_2": None},
+            {},
+            r"it lacks \['open_0', 'open_1', 'open_2'\]",
+        ),
+        ({}, {"names": [*NAMES, "hidden 3"]}, r"names .*'hidden 3'.* it lacks \['open_3'\]"),
+        ({}, {"names": NAMES[:2]}, r"names must have one name a gated layer \(3\), got"),
+        ({}, {"names": []}, r"names must have one name a gated layer \(3\), got \[\]"),
+        ({"open_0": np.ones(12)}, {}, r"open_0'\] must have shape \(epochs, units\).* \(12,\)"),
+        ({"open_0": np.ones((0, 12))}, {}, r"open_0'\] must have shape \(epochs, units\)"),
+        ({"open_0": np.ones((4, 0))}, {}, r"open_0'\] must have shape \(epochs, units\)"),
+        ({"open_2": np.ones((3, 5))}, {}, r"open_2'\] must have shape \(4, units\).* \(3, 5\)"),
+        ({"open_1": np.full((4, 7), math.nan)}, {}, r"open_1'\] must be in \[0, 1\], got nan"),
+        ({"open_1": np.full((4, 7), "a")}, {}, r"open_1'\] must be real numbers"),
+        ({}, {"image_shape": (3, 5)}, r"image_shape must be .* got \(3, 5\)"),
+        ({}, {"image_shape": (12,)}, r"image_shape must be"),
+        ({}, {"n": 0}, r"n must be at least 1, got 0"),
+    ],
+)
+def test_neurons_over_training_refuses(
+    change: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    arrays = {k: v for k, v in (history() | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        plotting.neurons_over_training(arrays, **({"names": NAMES} | arguments))
 
 
 # --- gate_histogram ---

@@ -39,7 +39,7 @@ class Case(NamedTuple):
             if self.gates == "none":
                 layers.append(Dense(w, b))
             else:
-                family = {"input": per_input, "weight": per_weight}[self.gates](w.shape)
+                family = {"unit": per_input, "weight": per_weight}[self.gates](w.shape)
                 layers.append(Dense(w, b, family, LOG_ALPHA[gate].astype(self.dtype)))
             layers += [ReLU() if self.activation == "relu" else Tanh(), Dropout(0.5)]
         return Network(layers[:-2])
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     widths = draw(st.lists(st.integers(1, 6), min_size=2, max_size=5))
-    gates = draw(st.sampled_from(["input", "weight", "none"]))
+    gates = draw(st.sampled_from(["unit", "weight", "none"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     weights, biases, gate = [], [], []
     for shape in pairwise(widths):
@@ -80,7 +80,7 @@ def by_hand() -> Case:
     ]
     biases = [np.array([0.1, 0.5, 0.3]), np.array([0.2, 0.9, -0.4]), np.array([0.6, 0.7])]
     gate = [np.array([4, 4, 5]), np.array([5, 5, 5]), np.array([5, 0, 5])]
-    return Case("input", "tanh", np.float64, weights, biases, gate)
+    return Case("unit", "tanh", np.float64, weights, biases, gate)
 
 
 def scale(weights: list[Any], biases: list[Any], x: Any) -> Any:
@@ -182,7 +182,7 @@ def test_a_closed_layer_leaves_a_constant() -> None:
     weights = [rng.normal(size=s) for s in shapes]
     biases = [rng.normal(size=s[1]) for s in shapes]
     gate = [np.full(4, 5), np.zeros(3, int), np.full(5, 5)]
-    small = compact(Case("input", "relu", np.float64, weights, biases, gate).network())
+    small = compact(Case("unit", "relu", np.float64, weights, biases, gate).network())
     assert small.architecture == [0, 0, 0]
     assert (small.n_params, small.flops) == (2, 0)
     constant = np.maximum(biases[1], 0) @ weights[2] + biases[2]

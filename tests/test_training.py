@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from l0ref.datasets import Dataset, from_arrays
-from l0ref.networks import mlp
+from l0ref.networks import MLP
 from l0ref.noise import Noise, Stream
 from l0ref.optimizers import SGD, Adam
 from l0ref.pruning import compact
@@ -75,6 +75,7 @@ def contents(one: Trainer) -> dict[str, Any]:
     """Everything a run consists of, as bytes that are equal only if all of it is."""
     groups = {
         "params": one.network.params,
+        "buffers": one.network.buffers,
         "optimizer": one.optimizer.state(),
         "average": one.average.state(),
         "history": one.history.arrays(),
@@ -96,8 +97,9 @@ def replay(settings: Settings, data: Dataset) -> tuple[list[dict[str, Any]], lis
         name: getattr(settings, name)
         for name in ("gates", "per_example", "drop_rates", "beta", "gamma", "zeta", "activation",
                      "dropout", "dtype")
+        if getattr(settings, name) is not None
     }  # fmt: skip
-    network = mlp((D_IN, *settings.hidden, CLASSES), noise=noise, **options)
+    network = MLP((D_IN, *settings.hidden, CLASSES), noise=noise, **options)
     optimizer: Any = Adam(settings.lr, gate_lr=settings.gate_lr)
     if settings.optimizer == "sgd":
         optimizer = SGD(settings.lr, momentum=settings.momentum, gate_lr=settings.gate_lr)
@@ -133,7 +135,7 @@ def averaged(every: list[dict[str, Any]], decay: float) -> dict[str, Any]:
 
 def stages(params: dict[str, Any], settings: Settings) -> list[Any]:
     """Make the twin of a network, of nested lists, at given parameters."""
-    on = {"input": "inputs", "weight": "weights", "none": None}[settings.gates]
+    on = {"unit": "inputs", "weight": "weights", "none": None}[settings.gates]
     depths = sorted({int(name.split(".")[0]) for name in params})
     made: list[Any] = []
     for i in depths:
@@ -199,7 +201,7 @@ def test_what_is_evaluated_is_the_average(kind: str) -> None:
                 [naive.test_gate(a, **stretch) > 0 for a in log_alpha.ravel().tolist()]
             ).reshape(log_alpha.shape)
             assert history["active"][epoch, k] == is_open.sum()
-            if settings.gates == "input":
+            if settings.gates == "unit":
                 np.testing.assert_array_equal(history[f"open_{k}"][epoch], is_open)
             size = mean[name.replace("log_alpha", "weight")].size // log_alpha.size
             expected = size * sum(
@@ -230,14 +232,14 @@ def test_every_epoch_visits_every_example_once(monkeypatch: pytest.MonkeyPatch) 
     """The last batch is smaller; the order is another in the next epoch."""
     one = trainer()
     batches: list[Any] = []
-    loss_and_grads = one.network.loss_and_grads
+    evaluate = one.network.evaluate
 
     def watch(x: Any, labels: Any, noise: Any, **options: Any) -> Any:
         batches.append((x.copy(), labels.copy()))
         assert options["n_train"] == N
-        return loss_and_grads(x, labels, noise, **options)
+        return evaluate(x, labels, noise, **options)
 
-    monkeypatch.setattr(one.network, "loss_and_grads", watch)
+    monkeypatch.setattr(one.network, "evaluate", watch)
     run(one)
     assert [len(y) for _, y in batches] == [10, 10, 10, 10, 8] * 3
     label_of = {x.tobytes(): y for x, y in zip(DATA.x_train, DATA.y_train, strict=True)}
@@ -257,6 +259,7 @@ def test_history_fields_and_shapes() -> None:
     shapes = {name: a.shape for name, a in history.arrays().items()}
     assert shapes == {
         "loss": (3,), "data": (3,), "l0": (3,), "l2": (3,), "test_error": (3,),
+        "expected_flops": (3,), "sampled_flops": (3,), "flops": (3,),
         "expected_l0": (3, 3), "active": (3, 3),
         "open_0": (3, 8), "open_1": (3, 5), "open_2": (3, 4),
     }  # fmt: skip
@@ -298,6 +301,12 @@ def test_runs_do_not_share_numpys_global_generator() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     assert contents(run(trainer(epochs=1))) == contents(one)
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("rates", [(0.2, 0.5), (0.2, 0.5, 0.5)])
+def test_no_drop_rates_are_the_papers(rates: tuple[float, ...]) -> None:
+    assert contents(run(trainer())) == contents(run(trainer(drop_rates=rates)))
+    assert contents(trainer()) != contents(trainer(drop_rates=(0.2,)))
 
 
 def test_one_lambda_is_the_same_for_every_layer() -> None:
@@ -503,8 +512,9 @@ def test_settings_come_back_from_json() -> None:
 
 def test_the_defaults_are_the_papers() -> None:
     settings = Settings()
-    assert (settings.model, settings.gates) == ("lenet-300-100", "input")
-    assert (settings.lam, settings.drop_rates) == ((0.1,), (0.2, 0.5))
+    assert (settings.model, settings.gates) == ("lenet-300-100", "unit")
+    assert (settings.lam, settings.drop_rates, settings.augment) == ((0.1,), None, False)
+    assert (settings.depth, settings.width) == (28, 10)
     assert (settings.beta, settings.gamma, settings.zeta) == (2 / 3, -0.1, 1.1)
     assert (settings.epochs, settings.batch_size, settings.optimizer) == (200, 100, "adam")
     assert (settings.lr, settings.l2, settings.clamp_log_alpha) == (0.001, 0.0, False)
@@ -536,7 +546,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"activation": "gelu"}, r"activation must be one of .*got 'gelu'"),
         ({"drop_rates": (0.2, 1.0)}, r"drop_rate must .*got 1.0"),
         ({"drop_rates": (0.0, 0.5)}, r"drop_rate must .*got 0.0"),
-        ({"drop_rates": (0.2,)}, r"drop_rates must .*\(3\), got \[0.2\]"),
+        ({"drop_rates": ()}, r"drop_rates must .*\(3\), got \[\]"),
+        ({"drop_rates": (0.2, 0.3, 0.4, 0.5)}, r"drop_rates must .*\(3\), got \[0.2, .*0.5\]"),
         ({"beta": 0.0}, r"beta must .*got 0.0"),
         ({"gamma": 0.0}, r"gamma must .*got 0.0"),
         ({"zeta": 1.0}, r"zeta must .*got 1.0"),

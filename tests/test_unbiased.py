@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from l0ref import ops
-from l0ref.networks import Network, mlp
+from l0ref.networks import MLP, Network
 from l0ref.noise import open_uniform
 
 HYPER = {"beta": 0.7, "gamma": -0.15, "zeta": 1.2}
@@ -30,12 +30,12 @@ LAM, L2, N_TRAIN = (0.4, 1.1), 0.8, 5
 X, LABELS = np.array([[0.9], [-1.3], [0.4]]), np.array([1, 0, 1])
 # Widths, where the gates lie, activation: three gates each.
 CASES = {
-    "tanh, gates on inputs": ((1, 2, 2), "input", "tanh"),
-    "relu, gates on inputs": ((1, 2, 2), "input", "relu"),
+    "tanh, gates on inputs": ((1, 2, 2), "unit", "tanh"),
+    "relu, gates on inputs": ((1, 2, 2), "unit", "relu"),
     "tanh, gates on weights": ((1, 1, 2), "weight", "tanh"),
     "relu, gates on weights": ((1, 1, 2), "weight", "relu"),
 }
-TWO_GATES = ((1, 1, 2), "input", "tanh")
+TWO_GATES = ((1, 1, 2), "unit", "tanh")
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -46,7 +46,7 @@ def spec(case: str) -> tuple[Any, str, str]:
 @cache
 def network_of(case: str, *, per_example: bool = False) -> Network:
     widths, gates, activation = spec(case)
-    network = mlp(widths, gates=gates, activation=activation, per_example=per_example,
+    network = MLP(widths, gates=gates, activation=activation, per_example=per_example,
                   dtype=np.float64, **HYPER)  # fmt: skip
     rng = np.random.default_rng(17)
     for array in network.params.values():  # |x w| > |b|: each rectifier bends at a z inside (0, 1)
@@ -100,7 +100,7 @@ def grid(case: str, params: dict[str, Any], n: int = 18) -> tuple[Any, Any, Any]
 def data_loss(case: str, params: dict[str, Any], z: Any) -> Any:
     """Return the mean loss over the examples for each set of gates: (M,)."""
     theta_0 = params["0.weight"] * z[:, :1, None]  # one gate: an input, or the only weight
-    on_rows = spec(case)[1] == "input"
+    on_rows = spec(case)[1] == "unit"
     theta_2 = params["2.weight"] * (z[:, 1:, None] if on_rows else z[:, None, 1:])
     a = X @ theta_0 + params["0.bias"]
     h = np.tanh(a) if spec(case)[2] == "tanh" else np.where(np.real(a) > 0, a, 0)
@@ -115,7 +115,7 @@ def penalty(case: str, params: dict[str, Any]) -> Any:
     for layer, lam in zip("02", LAM, strict=True):
         weight, log_alpha = params[f"{layer}.weight"], params[f"{layer}.log_alpha"]
         on = logistic(log_alpha - BETA * np.log(-GAMMA / ZETA))
-        spread = on.reshape(-1, 1) if spec(case)[1] == "input" else on
+        spread = on.reshape(-1, 1) if spec(case)[1] == "unit" else on
         total += (spread * (lam + L2 / 2 * weight**2)).sum() / N_TRAIN
     return total
 
