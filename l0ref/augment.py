@@ -1,10 +1,9 @@
 r"""Augmentation of small images: a random shift of a few pixels and a random flip.
 
-An image is padded on all sides by reflection, cropped to its size again at a random place, and
-mirrored left to right with probability 1/2: as CIFAR is augmented in S. Zagoruyko and
-N. Komodakis, *Wide residual networks*, BMVC 2016, with a padding of 4 pixels. (The code of
-C. Louizos, M. Welling and D. P. Kingma, github.com/AMLab-Amsterdam/L0_regularization, pads with
-black instead.)
+An image is padded on all sides, cropped to its size again at a random place, and mirrored left to
+right with probability 1/2. The padding is 4 black pixels, as in the code of C. Louizos, M. Welling
+and D. P. Kingma (github.com/AMLab-Amsterdam/L0_regularization); the wide residual networks'
+authors (S. Zagoruyko, N. Komodakis, BMVC 2016) reflect the image instead, which is the other mode.
 
 What is random is an argument: `draw_crop_and_flip` draws it, `crop_and_flip` applies it.
 """
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+MODES = ("constant", "reflect")
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -57,17 +58,18 @@ def crop_and_flip(
     flips: NDArray[np.bool_],
     *,
     pad: int = 4,
+    mode: str = "constant",
 ) -> NDArray[_Scalar]:
-    r"""Pad each image by reflection, crop it at its offset, and flip it if it is to be flipped.
+    r"""Pad each image, crop it at its offset, and flip it if it is to be flipped.
 
     With row offset :math:`r`, column offset :math:`s`, and the column :math:`j' = W - 1 - j` of a
     flipped image, :math:`j' = j` of any other,
 
-    .. math:: y_{cij} = x_{c,\, \rho_H(r + i - p),\, \rho_W(s + j' - p)},
-              \qquad \rho_n(k) = n - 1 - \bigl|n - 1 - |k|\bigr|
+    .. math:: y_{cij} = x_{c,\, r + i - p,\, s + j' - p}
 
-    where :math:`\rho_n` reflects an index at 0 and at :math:`n - 1`, so that the pixels of the edge
-    are not repeated (``mode="reflect"`` of `numpy.pad`).
+    where x is continued beyond its border by 0, or by its reflection
+    :math:`\rho_n(k) = n - 1 - \bigl|n - 1 - |k|\bigr|` at 0 and at :math:`n - 1`, which does not
+    repeat the pixels of the edge.
 
     Parameters
     ----------
@@ -79,6 +81,8 @@ def crop_and_flip(
         Which images to mirror left to right.
     pad : int
         Pixels added on each side; 0 .. min(H, W) - 1, since there are no more to reflect.
+    mode : {"constant", "reflect"}
+        Zeros, or a reflection; the names are those of `numpy.pad`.
 
     Returns
     -------
@@ -88,12 +92,15 @@ def crop_and_flip(
     Raises
     ------
     ValueError
-        If a shape, a dtype, an offset or `pad` is not as above.
+        If a shape, a dtype, an offset, `pad` or `mode` is not as above.
 
     Examples
     --------
     >>> image = np.array([[[[1, 2, 3], [4, 5, 6]]]])
     >>> crop_and_flip(image, np.array([[1, 2]]), np.array([False]), pad=1)
+    array([[[[2, 3, 0],
+             [5, 6, 0]]]])
+    >>> crop_and_flip(image, np.array([[1, 2]]), np.array([False]), pad=1, mode="reflect")
     array([[[[2, 3, 2],
              [5, 6, 5]]]])
     >>> crop_and_flip(image, np.array([[1, 1]]), np.array([True]), pad=1)
@@ -102,6 +109,8 @@ def crop_and_flip(
     """
     if images.ndim != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     n, _, height, width = images.shape
     if not 0 <= pad < min(height, width):
         raise ValueError(
@@ -120,7 +129,8 @@ def crop_and_flip(
         raise ValueError(
             f"offsets must be in 0 .. {2 * pad}, got {offsets[i, k]} in offsets[{i}, {k}]"
         )
-    padded = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    widths = ((0, 0), (0, 0), (pad, pad), (pad, pad))
+    padded = np.pad(images, widths, "reflect" if mode == "reflect" else "constant")
     crops = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     chosen = crops[np.arange(n), :, offsets[:, 0], offsets[:, 1]]  # indexed by arrays: a copy
     chosen[flips] = chosen[flips, :, :, ::-1]

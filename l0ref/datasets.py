@@ -45,16 +45,15 @@ CIFAR_SHA256 = {
 }
 """SHA-256 of the archives of the two binary versions."""
 
-CIFAR_NORMALISATION = (
-    (125.3 / 255, 123.0 / 255, 113.9 / 255),
-    (63.0 / 255, 62.1 / 255, 66.7 / 255),
-)
-"""Mean and standard deviation of red, green and blue over CIFAR-10's training images.
+CIFAR_NORMALISATION = {
+    "cifar10": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    "cifar100": ((129.3 / 255, 124.1 / 255, 112.4 / 255), (68.2 / 255, 65.4 / 255, 70.4 / 255)),
+}
+"""Mean and standard deviation of red, green and blue over the training images.
 
-The code of *Wide residual networks* (github.com/szagoruyko/wide-residual-networks,
-``pytorch/main.py``) takes these for CIFAR-100 too. That of the paper on L0 regularisation
-(github.com/AMLab-Amsterdam/L0_regularization, ``dataloaders.py``) takes these for CIFAR-10, but for
-CIFAR-100 (129.3, 124.1, 112.4) / 255 and (68.2, 65.4, 70.4) / 255.
+Those of the code of the paper on L0 regularisation (github.com/AMLab-Amsterdam/L0_regularization,
+``dataloaders.py``). That of *Wide residual networks* (github.com/szagoruyko/wide-residual-networks,
+``pytorch/main.py``) takes CIFAR-10's for CIFAR-100 too.
 """
 
 _UNIT_RULE = "inputs must be in [0, 1]"
@@ -311,7 +310,7 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     -------
     Dataset
         Rows of 3072: the red, the green and the blue plane, each row by row. `image_shape` is
-        (3, 32, 32), `normalisation` is `CIFAR_NORMALISATION`. 737 MB in all.
+        (3, 32, 32), `normalisation` that of `CIFAR_NORMALISATION`. 737 MB in all.
 
     Raises
     ------
@@ -360,7 +359,7 @@ def _load_cifar(form: cifar.Form, folder: Path) -> Dataset:
         n_classes=form.classes[-1],
         source=str(folder),
         image_shape=cifar.IMAGE_SHAPE,
-        normalisation=CIFAR_NORMALISATION,
+        normalisation=CIFAR_NORMALISATION[form.name],
     )
 
 

@@ -45,6 +45,7 @@ from .layers import (
     Weighted,
 )
 from .network import INPUT, Network
+from .ops.conv import sliding_windows
 from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
@@ -197,13 +198,15 @@ class CompactNetwork:
             layers.append(_KINDS[kind](**values, **rest))
         inputs = arrays["inputs"]
         shape = tuple(int(n) for n in about["input_shape"])
-        n_inputs = shape[0]
-        if inputs.ndim != 1 or inputs.dtype.kind not in "iu":
-            raise ValueError(f"inputs must be a list of integers, got {inputs.dtype} {inputs}")
-        if len(np.unique(inputs)) < len(inputs) or not ((inputs >= 0) & (inputs < n_inputs)).all():
-            raise ValueError(f"inputs must be distinct columns of {n_inputs}, got {inputs}")
         names = [str(name) for name in about["names"]]
         kept = [arrays[f"kept_{k}"] for k in range(len(names))]
+        for name, index in [("inputs", inputs), *((f"kept_{k}", a) for k, a in enumerate(kept))]:
+            if index.ndim != 1 or index.dtype.kind not in "iu":
+                raise ValueError(f"{name} must be a list of integers, got {index.dtype} {index}")
+            if (index < 0).any() or (index[1:] <= index[:-1]).any():
+                raise ValueError(f"{name} must ascend from 0 or above, got {index}")
+        if len(inputs) and inputs[-1] >= shape[0]:
+            raise ValueError(f"inputs must be columns of {shape[0]}, got {inputs}")
         network = Network(
             layers, input_shape=(len(inputs), *shape[1:]), sources=sources, skips=skips
         )
@@ -248,12 +251,14 @@ def prune(network: Network) -> Network:
     -------
     Network
         Without gates, of the original shapes, with exact zeros: theta* = theta_tilde z_hat. Its
-        weights are copies.
+        arrays are copies.
     """
     hard = copy.copy(network)
     hard.layers = []
     for layer in network.layers:
         other = copy.copy(layer)
+        other.params = {name: array.copy() for name, array in layer.params.items()}
+        other.buffers = {name: array.copy() for name, array in layer.buffers.items()}
         if isinstance(layer, Weighted) and isinstance(other, Weighted):
             weight, bias = layer.test_time_weights()
             other.params = {"weight": weight.copy()}
@@ -281,11 +286,13 @@ def compact(network: Network) -> CompactNetwork:
     Raises
     ------
     ValueError
-        If the network holds a layer of another kind.
+        If the network holds a layer of another kind, or no parameters.
     """
     for layer in network.layers:
         if not isinstance(layer, (*_PASSING, Weighted, Flatten, Select, AddPattern)):
             raise ValueError(f"cannot compact a network with a {type(layer).__name__} layer")
+    if not network.params:
+        raise ValueError("cannot compact a network without parameters: it has none to remove")
     return _Compaction(network).result()
 
 
@@ -347,8 +354,7 @@ class _Compaction:
         if known.any():
             reads = _over_inputs(layer, known)
             if x.any():  # not for nothing: a constant 0 must leave the bias as it is, to the bit
-                layer.params["weight"] = np.where(reads, weight, 0).astype(weight.dtype)
-                folded = layer.forward(x[None], None)[0][0]
+                folded = folded + _sums(layer, np.where(reads, weight, 0), x)
             layer.params["weight"] = weight = np.where(reads, 0, weight).astype(weight.dtype)
         self.folded[i] = folded
         others = tuple(axis for axis in range(weight.ndim) if axis != layer.output_axis)
@@ -392,13 +398,15 @@ class _Compaction:
             source |= layer.params["weight"][:, mine].any(axis=1)
         elif isinstance(layer, Conv2d):
             weight = layer.params["weight"]
-            by_group = weight.any(axis=(2, 3)).reshape(layer.groups, -1, weight.shape[1])
+            each = len(weight) // layer.groups
+            by_group = weight.any(axis=(2, 3)).reshape(layer.groups, each, weight.shape[1])
             used = by_group & mine.reshape(layer.groups, -1)[:, :, None]
             source |= used.any(axis=1).ravel()
             if layer.groups > 1:
                 _even_out(source.reshape(layer.groups, -1), mine.reshape(layer.groups, -1))
         elif isinstance(layer, Flatten):
-            source |= mine.reshape(len(source), -1).any(axis=1)
+            each = len(mine) // max(len(source), 1)
+            source |= mine.reshape(len(source), each).any(axis=1)
         elif isinstance(layer, Select):
             source[layer.index[mine]] = True
 
@@ -457,7 +465,7 @@ class _Compaction:
 
     def _small_conv(self, i: int, layer: Conv2d, source: Mask, mine: Mask) -> list[Layer]:
         weight, n_groups = layer.params["weight"], layer.groups
-        by_group = weight.reshape(n_groups, -1, *weight.shape[1:])
+        by_group = weight.reshape(n_groups, len(weight) // n_groups, *weight.shape[1:])
         parts = [
             block[outs][:, ins]
             for block, outs, ins in zip(
@@ -483,6 +491,27 @@ class _Compaction:
         return [conv] if even else [conv, AddPattern.of(folded)]
 
 
+def _sums(layer: Weighted, weight: Array, x: Array) -> Array:
+    """Return what a layer with these weights, and no bias, makes of one example, in float64.
+
+    A convolution is added up tap by tap, so that equal windows make equal sums, to the bit. A
+    matrix product may round each place differently, and an even pattern would not be seen as such.
+    """
+    weight = weight.astype(np.float64)
+    if not isinstance(layer, Conv2d):
+        return np.asarray(x @ weight)
+    kernel = weight.shape[2:]
+    windows = sliding_windows(x[None], kernel, layer.stride, layer.padding, layer.dilation)
+    size = windows.shape[4:]
+    per_group = weight.shape[1]
+    windows = windows.reshape(layer.groups, 1, per_group, *kernel, *size)
+    weight = weight.reshape(layer.groups, len(weight) // layer.groups, *weight.shape[1:], 1, 1)
+    total = np.zeros((*weight.shape[:2], *size))
+    for c, i, j in np.ndindex(per_group, *kernel):
+        total += weight[:, :, c, i, j] * windows[:, :, c, i, j]
+    return total.reshape(-1, *size)
+
+
 def _over_inputs(layer: Weighted, values: Mask) -> Mask:
     """Spread one value an input unit or map over the weights that read it."""
     if isinstance(layer, Conv2d):
@@ -491,7 +520,7 @@ def _over_inputs(layer: Weighted, values: Mask) -> Mask:
         over = np.broadcast_to(
             by_group, (layer.groups, len(weight) // layer.groups, weight.shape[1])
         )
-        return over.reshape(len(weight), -1)[:, :, None, None]
+        return over.reshape(*weight.shape[:2], 1, 1)
     return values[:, None]
 
 
