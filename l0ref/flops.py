@@ -249,9 +249,12 @@ def _lies_on(layer: Weighted, side: str) -> bool:
         return False
     if side == "outputs":
         return gates.axis == layer.output_axis
-    # With groups, axis 1 is a place within a group, and each gate is on one map of each group.
-    whole = isinstance(layer, Dense) or (isinstance(layer, Conv2d) and layer.groups == 1)
-    return whole and gates.axis == 1 - layer.output_axis
+    return gates.axis == 1 - layer.output_axis
+
+
+def _over_inputs(layer: Weighted, gate: Array) -> Array:
+    """Spread gates on the inputs over all maps: with groups, each is on one map of each group."""
+    return np.tile(gate, layer.groups if isinstance(layer, Conv2d) else 1)
 
 
 def _carried(
@@ -275,7 +278,7 @@ def _reads(
 ) -> _Signal:
     if isinstance(layer, Weighted):
         if _lies_on(layer, "inputs"):
-            return _Signal(gate[i], frozenset({i}))
+            return _Signal(_over_inputs(layer, gate[i]), frozenset({i}))
         return _Signal(np.ones(x_shape[1]))
     if isinstance(layer, Flatten):
         units = read.on.reshape(x_shape[1], int(np.prod(x_shape[2:])))
@@ -318,16 +321,16 @@ def _weighted_cost(
         if _lies_on(layer, "outputs"):
             outputs = outputs * gate
         elif _lies_on(layer, "inputs"):
-            inputs = inputs * gate
+            inputs = inputs * _over_inputs(layer, gate)
         else:
             within = np.broadcast_to(gates.expand(gate), weight.shape)
     # Everything as a convolution's weight: (groups, outputs, inputs, taps).
     groups = layer.groups if isinstance(layer, Conv2d) else 1
+    taps = int(np.prod(weight.shape[2:]))
     if within is not None:
         if isinstance(layer, Dense):
             within = within.T[:, :, None]
-        within = within.reshape(groups, len(outputs) // groups, len(inputs) // groups, -1)
-    taps = int(np.prod(weight.shape[2:]))
+        within = within.reshape(groups, len(outputs) // groups, len(inputs) // groups, taps)
     ins = inputs.reshape(groups, -1)
     outs = outputs.reshape(groups, -1)
     if within is None:
@@ -337,8 +340,8 @@ def _weighted_cost(
         terms = np.einsum("goit,gi,go->g", within, ins, outs)
         if not has_bias and gates is not None and gates.shape != gates.weight_shape:
             raise ValueError(
-                "the expected cost of a layer without a bias is known for a gate a weight, a gate "
-                "an output or no gates, got gates that share weights"
+                "the expected cost of a layer without a bias is known for a gate a weight, an "
+                "input or an output, or no gates, got others that share weights"
             )
         silent = 1 - ins[:, None, :] * (1 - np.prod(1 - within, axis=3))
         nothing = np.prod(silent, axis=2)

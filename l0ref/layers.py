@@ -557,6 +557,8 @@ class Normalize(Layer):
             raise ValueError(f"std must be positive and all finite, got {self.mean}, {self.std}")
 
     def _over(self, values: Array, x: Array) -> Array:
+        if x.dtype.kind != "f":  # whole numbers would make whole numbers of mean and std
+            raise ValueError(f"x must be floating point, got {x.dtype}")
         if x.shape[1:2] != values.shape:
             raise ValueError(f"x must have {len(values)} channels, got shape {x.shape}")
         return values.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 2))

@@ -73,7 +73,8 @@ class Network:
     Raises
     ------
     ValueError
-        If a layer takes from one that does not come before it, or nothing takes from a layer.
+        If there is no layer, one takes from another that does not come before it, or nothing takes
+        from a layer.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Network:
         names: Mapping[int, str] | None = None,
     ) -> None:
         self.layers = list(layers)
+        if not self.layers:
+            raise ValueError("layers must hold at least one, got none")
         self.sources = [(sources or {}).get(i, i - 1) for i in range(len(self.layers))]
         self.skips = dict(skips or {})
         self.names = dict(names or {})
@@ -347,8 +350,15 @@ class Network:
         return loss, grads
 
     def set_buffers(self, buffers: Mapping[str, Array]) -> None:
-        """Take over running statistics, in place."""
+        """Take over running statistics, in place: all of `buffers`, or some."""
         own = self.buffers
+        for name, value in buffers.items():
+            if name not in own:
+                raise ValueError(f"buffers must have names of {sorted(own)}, got {name!r}")
+            if value.shape != own[name].shape:
+                raise ValueError(
+                    f"buffers[{name!r}] must have shape {own[name].shape}, got {value.shape}"
+                )
         for name, value in buffers.items():
             own[name][...] = value
 

@@ -24,7 +24,13 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 from numpy.typing import ArrayLike, NDArray
 
 from .concrete import BETA, GAMMA, ZETA, BinaryConcrete, Float64Array, StretchedConcrete
@@ -101,6 +107,10 @@ def save(figure: Figure, path: str | Path) -> None:
 def active_units(history: Mapping[str, Array], names: Sequence[str]) -> Figure:
     """Units left in each layer over the epochs, the test error, and the expected L0.
 
+    The units are counted. Where one layer has more than ten times as many as another, each line is
+    the share of its layer that is left, in percent: as counts, the small layer's would lie flat at
+    the bottom. The labels at the ends of the lines tell the counts either way.
+
     Parameters
     ----------
     history : mapping of str to array
@@ -127,6 +137,10 @@ def active_units(history: Mapping[str, Array], names: Sequence[str]) -> Figure:
             )
     by_unit = all(f"open_{i}" in history for i in range(len(names)))
     what = "Units" if by_unit else "Weights"
+    widths = [_entry(history, f"open_{i}").shape[-1] for i in range(len(names)) if by_unit]
+    by_share = by_unit and max(widths) > 10 * min(widths)
+    left_of = 100.0 * active / np.array(widths) if by_share else active
+    whole = 100.0 if by_share else max(float(np.max(active)), 1.0)
     epochs = np.arange(1, len(error) + 1)
     marker = "o" if len(error) < 10 else ""
 
@@ -135,13 +149,18 @@ def active_units(history: Mapping[str, Array], names: Sequence[str]) -> Figure:
     left, top, bottom = (figure.add_subplot(cell) for cell in (grid[:, 0], grid[0, 1], grid[1, 1]))
     labels = []
     for i, name in enumerate(names):
-        of = f" of {_entry(history, f'open_{i}').shape[-1]:,}" if by_unit else ""
+        of = f" of {widths[i]:,}" if by_unit else ""
         labels.append(f"{name}: {int(active[-1, i]):,}{of}")
-        left.plot(epochs, active[:, i], color=_colour(i), marker=marker)
+        left.plot(epochs, left_of[:, i], color=_colour(i), marker=marker)
     left.set_title(f"{what} left after epoch {len(error)}")
-    left.set_ylabel(f"{what.lower()} with a test-time gate above 0")
-    left.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _label_ends(left, len(error) + 0.5, active, labels)
+    left.set_ylabel(
+        f"{what.lower()} with a test-time gate above 0" + " (% of the layer)" * by_share
+    )
+    left.yaxis.set_major_locator(
+        FixedLocator(range(0, 101, 20)) if by_share else MaxNLocator(integer=True, min_n_ticks=1)
+    )
+    colours = [_colour(i) for i in range(len(names))]
+    _label_ends(left, left_of[-1], labels, colours, whole)
 
     top.plot(epochs, error, color=BLACK, marker=marker)
     top.set_title(f"Test error: {error[-1]:.2f} %")
@@ -154,34 +173,162 @@ def active_units(history: Mapping[str, Array], names: Sequence[str]) -> Figure:
         bottom.stairs(
             stack[:, i + 1], edges, baseline=stack[:, i], color=_colour(i), fill=True, linewidth=0
         )
-    for axes, values in ((left, active), (top, error), (bottom, stack)):
-        axes.set_ylim(0, 1.05 * max(float(np.max(values)), 1.0))
-        axes.set_xlim(edges[0], edges[-1])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
+    for axes, highest in ((left, whole), (top, np.max(error)), (bottom, np.max(stack))):
+        axes.set_ylim(0, 1.05 * max(float(highest), 1.0))
+        _count_epochs(axes, len(error))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     left.set_xlabel("epoch")
     bottom.set_xlabel("epoch")
     return figure
 
 
-def _label_ends(axes: Axes, x: float, y: Array, labels: Sequence[str]) -> None:
-    """Write each column's label at x, near its last value and apart from the others."""
-    span = max(float(np.max(y)), 1.0)
-    order = np.argsort(y[-1], kind="stable")
-    steps = 0.06 * span * np.arange(len(order))
+def _count_epochs(axes: Axes, epochs: int) -> None:
+    """Let x run from the first epoch to the last, with half an epoch at each end."""
+    axes.set_xlim(0.5, epochs + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
+
+
+def _label_ends(
+    axes: Axes,
+    y: Array,
+    labels: Sequence[str],
+    colours: Sequence[str],
+    top: float,
+    *,
+    x: float = 1.0,
+) -> Array:
+    """Write each label beside its y in [0, top], or as near as the others let it.
+
+    x is 0 at the left end of the axes and 1 at the right one. Return the labels' heights.
+    """
+    order = np.argsort(y, kind="stable")
+    steps = 0.06 * top * np.arange(len(order))
     # Up where the one below is in the way, then down where that ran over the top.
-    heights = np.maximum.accumulate(y[-1][order] - steps) + steps
-    heights = np.minimum(heights, span - steps[::-1])
-    for i, height in zip(order, heights, strict=True):
+    heights = np.empty(len(order))
+    heights[order] = np.maximum.accumulate(y[order] - steps) + steps
+    heights[order] = np.minimum(heights[order], top - steps[::-1])
+    for label, colour, height in zip(labels, colours, heights, strict=True):
         axes.annotate(
-            labels[i],
+            label,
             xy=(x, height),
+            xycoords=axes.get_yaxis_transform(),
             xytext=(6, 0),
             textcoords="offset points",
-            color=_colour(i),
+            color=colour,
             va="center",
             annotation_clip=False,
         )
+    return heights
+
+
+# Key in the history, what its line is called, and how it is drawn.
+_FLOPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("flops", "at test time", {"color": BLUE, "linestyle": "-", "marker": "o"}),
+    ("expected_flops", "expected", {"color": VERMILLION, "linestyle": "--", "marker": "s"}),
+    ("sampled_flops", "sampled", {"color": GREEN, "linestyle": ":", "marker": "^"}),
+)
+
+
+@styled
+def flops_over_training(
+    history: Mapping[str, Array], *, flops_dense: float | None = None
+) -> Figure:
+    """FLOPs for one example over the epochs: expected, sampled, and at test time.
+
+    The expected cost during training is Fig. 3 of C. Louizos, M. Welling and D. P. Kingma, Learning
+    sparse neural networks through L0 regularization (ICLR 2018). Sampled is what the current
+    parameters cost, expected what their average over the steps does, and so the one runs ahead of
+    the other.
+
+    Parameters
+    ----------
+    history : mapping of str to array
+        Of `l0ref.training.History.arrays`, each (epochs,), FLOPs for one example:
+        ``expected_flops``, under the gates' distribution; ``sampled_flops``, of the networks that
+        were drawn, mean over the epoch's steps; ``flops``, with the test-time gates (Eq. 13).
+    flops_dense : float, optional
+        FLOPs for one example of the network with every gate open. Drawn as a line across, and the
+        labels tell what share of it is left.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing or empty, they are not as long as each other, or a number of FLOPs is
+        negative or not finite; if `flops_dense` is not one positive, finite number.
+    """
+    costs = [_flops(history, key) for key, _, _ in _FLOPS]
+    lengths = {key: len(cost) for (key, _, _), cost in zip(_FLOPS, costs, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"history must hold as many epochs of each cost, got {lengths}")
+    if flops_dense is not None and (
+        np.ndim(flops_dense) != 0 or not (np.isfinite(flops_dense) and flops_dense > 0)
+    ):
+        raise ValueError(f"flops_dense must be one positive, finite number, got {flops_dense}")
+    epochs = len(costs[0])
+    highest = max(float(np.max(costs)), 1.0 if flops_dense is None else flops_dense, 1.0)
+    scale, unit = _scale(highest)
+
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    ends, labels, styles = [], [], []
+    for (_, name, style), cost in zip(_FLOPS, costs, strict=True):
+        drawn = style if epochs < 10 else style | {"marker": ""}
+        axes.plot(np.arange(1, epochs + 1), cost, label=name, **drawn)
+        share = f" ({100 * cost[-1] / flops_dense:.3g} %)" if flops_dense is not None else ""
+        labels.append(f"{name}: {_readable(cost[-1])}{share}")
+        ends.append(cost[-1])
+        styles.append(drawn)
+    if flops_dense is not None:
+        style = {"color": GREY, "linestyle": "-.", "linewidth": 1.2}
+        axes.axhline(flops_dense, label="dense", **style)
+        labels.append(f"dense: {_readable(flops_dense)}")
+        ends.append(flops_dense)
+        styles.append(style)
+    colours = [style["color"] for style in styles]
+    heights = _label_ends(axes, np.array(ends), labels, colours, highest, x=1.065)
+    # A piece of the line before its label: lines that end in one place differ in more than colour.
+    beyond = axes.get_yaxis_transform()
+    for style, height in zip(styles, heights, strict=True):
+        piece = Line2D([1.015, 1.04, 1.065], [height] * 3, transform=beyond, clip_on=False)
+        piece.set(**style, markevery=[1])
+        axes.add_artist(piece)
+    shares = " (share of the dense network)" if flops_dense is not None else ""
+    axes.set_title(f"FLOPs left after epoch {epochs}{shares}")
+    axes.set_ylabel(f"FLOPs for one example{unit and f' ({unit}s)'}")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, 1.05 * highest)
+    _count_epochs(axes, epochs)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y / scale:,.10g}"))
+    return figure
+
+
+def _flops(history: Mapping[str, Array], key: str) -> Float64Array:
+    cost = _entry(history, key)
+    if cost.ndim != 1 or len(cost) == 0 or cost.dtype.kind not in "fiu":
+        raise ValueError(
+            f"history[{key!r}] must be real numbers of shape (epochs,), got shape {cost.shape}, "
+            f"dtype {cost.dtype}"
+        )
+    numbers = cost.astype(np.float64)
+    usable = np.isfinite(numbers) & (numbers >= 0)
+    if not usable.all():
+        raise ValueError(
+            f"history[{key!r}] must be finite and at least 0, got {numbers[~usable][0]}"
+        )
+    return numbers
+
+
+def _scale(number: float) -> tuple[float, str]:
+    """Return the largest of 1, a thousand, a million ... that is not above, and its name."""
+    scales = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e3, "thousand"))
+    return next((scale for scale in scales if number >= scale[0]), (1.0, ""))
+
+
+def _readable(number: float) -> str:
+    """Write a count with three digits and its unit: 4.59 million."""
+    rounded = float(f"{number:.3g}")  # before the unit is chosen: 999,999 is 1 million
+    scale, unit = _scale(rounded)
+    return f"{rounded / scale:.3g} {unit}".rstrip()
 
 
 @styled

@@ -196,6 +196,8 @@ class CompactNetwork:
                 raise ValueError(f"unknown layer {kind!r}")
             values = {name: arrays[stored] for name, stored in names.items()}
             layers.append(_KINDS[kind](**values, **rest))
+        if not layers:
+            raise ValueError("there are no layers")
         inputs = arrays["inputs"]
         shape = tuple(int(n) for n in about["input_shape"])
         names = [str(name) for name in about["names"]]

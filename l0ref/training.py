@@ -74,7 +74,7 @@ class Settings:
     dropout : float
         Drop rate of ordinary dropout on the hidden activations.
     augment : bool
-        Crop each training image at random after padding it by reflection, and flip half of them.
+        Crop each training image at random after padding it with black, and flip half of them.
     epochs, batch_size : int
         Passes over the training set, and examples a step; the last batch of an epoch may be
         smaller.
@@ -187,15 +187,16 @@ def _wide_resnet(settings: Settings, data: Dataset, options: dict[str, Any]) -> 
 
 
 def _images(settings: Settings, data: Dataset) -> dict[str, Any]:
-    return {"image_shape": _maps(settings, data), "normalisation": data.normalisation}
+    maps = _maps(f"model {settings.model}", data)
+    return {"image_shape": maps, "normalisation": data.normalisation}
 
 
-def _maps(settings: Settings, data: Dataset) -> tuple[int, int, int]:
-    """(C, H, W) of the data's images."""
+def _maps(what: str, data: Dataset) -> tuple[int, int, int]:
+    """(C, H, W) of the data's images; `what` is the setting that needs them."""
     shape = data.image_shape
     if shape is None or len(shape) not in (2, 3):
         raise ValueError(
-            f"model {settings.model} takes images; the data {data.name} has examples of shape "
+            f"{what} takes images; the data {data.name} has examples of shape "
             f"{shape or data.x_train.shape[1:]}"
         )
     return (1, shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2])
@@ -288,7 +289,8 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._sums = np.zeros(5)  # of losses and drawn FLOPs over the current epoch's steps
-        self._maps = _maps(settings, data) if settings.augment else None
+        self._maps = _maps("augment", data) if settings.augment else None
+        self._augmented(data.x_train[:1])  # images too small to pad are refused here and now
         self._fingerprint = data.fingerprint()
         self._order: tuple[int, NDArray[np.int64]] | None = None
 

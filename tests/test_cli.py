@@ -157,7 +157,7 @@ def test_a_mistake_is_one_clear_error_and_leaves_no_folder(
 
 
 def test_a_killed_run_resumes_to_the_same_result(data: Path, tmp_path: Path) -> None:
-    options = ("--data", data, *TINY[:-4], "--epochs", "400", "--batch-size", "20")
+    options = ("--data", data, *TINY[:-4], "--epochs", "150", "--batch-size", "20")
     assert call("train", *options, "--out", tmp_path / "whole") == 0
     process = start("train", *options, "--out", tmp_path / "killed")
     wait_for(tmp_path / "killed" / runs.CHECKPOINT, process)

@@ -12,7 +12,11 @@ CHAINS = (
     ("hard_concrete", "gates", "penalties"),
     ("ops", "layers", "networks", "training", "pruning", "cli"),
     ("hard_concrete", "gates", "layers"),
-    ("penalties", "networks"),
+    ("penalties", "network", "networks"),
+    ("layers", "network", "flops", "pruning", "runs", "cli"),
+    ("flops", "training", "runs"),
+    ("storage", "cifar", "datasets", "training"),
+    ("augment", "training"),
 )
 
 Graph = dict[str, set[str]]

@@ -7,7 +7,7 @@ import pytest
 
 from l0ref.gates import by_label, per_output, per_weight
 from l0ref.layers import Dense, Dropout, ReLU, Tanh
-from l0ref.networks import Network, check_lam, LeNet300100, MLP
+from l0ref.networks import MLP, LeNet300100, Network, check_lam
 from l0ref.noise import Noise
 from tests import naive_network as naive
 from tests.mp_reference import mp
@@ -45,8 +45,8 @@ def network_of(kind: str) -> Network:
 
 KINDS = [
     "",
-    "gates=input activation=tanh dropout=0.4",
-    "gates=input per_example=yes",
+    "gates=unit activation=tanh dropout=0.4",
+    "gates=unit per_example=yes",
     "gates=weight",
     "gates=weight activation=tanh per_example=yes dropout=0.3",
     "gates=none",
@@ -322,7 +322,8 @@ def test_check_lam_spreads_one_value() -> None:
         ({"widths": (3, 0, 2)}, r"widths .*positive.*got \[3, 0, 2\]"),
         ({"gates": "inputs"}, r"gates .*'unit'.*'weight'.*'none'.*got 'inputs'"),
         ({"activation": "gelu"}, r"activation .*'relu'.*'tanh'.*got 'gelu'"),
-        ({"drop_rates": (0.2,)}, r"drop_rates .*2 values or one a layer \(3\), got"),
+        ({"drop_rates": ()}, r"drop_rates .*1 value, 2 values or one a layer \(3\), got \[\]"),
+        ({"drop_rates": (0.2,) * 4}, r"drop_rates .*one a layer \(3\), got \[0.2, "),
         ({"drop_rates": (0.2, 1.0)}, r"drop_rate.*between 0 and 1, got 1.0"),
         ({"drop_rates": (0.0, 0.5)}, r"drop_rate.*got 0.0"),
         ({"dropout": 1.0}, r"(dropout|rate) .*\[0, 1\), got 1.0"),
@@ -375,6 +376,19 @@ def test_mlp_options_reach_the_layers() -> None:
         assert abs(mean - np.log((1 - drop) / drop)) < 5 * 0.01 / np.sqrt(gates.group_size.size)
     assert all(a.dtype == np.float32 for a in network.params.values())
     assert not MLP((4, 3, 2), gates="none").gated
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [((0.3,), (0.3, 0.3, 0.3)), ((0.3, 0.6), (0.3, 0.6, 0.6)), ((0.3, 0.6, 0.9), (0.3, 0.6, 0.9))],
+)
+def test_one_drop_rate_is_for_all_two_are_for_the_first_and_the_others(
+    rates: tuple[float, ...], expected: tuple[float, ...]
+) -> None:
+    network = MLP((20, 30, 40, 2), drop_rates=rates)
+    for (_, layer, _), drop in zip(network.gated, expected, strict=True):
+        mean = layer.params["log_alpha"].mean()
+        assert abs(mean - np.log((1 - drop) / drop)) < 0.02  # the jitter is 0.01
 
 
 def test_a_network_is_a_function_of_its_seed() -> None:

@@ -7,8 +7,11 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib as mpl
@@ -44,6 +47,22 @@ def history(active: Any = CLOSE_TOGETHER, widths: tuple[int, ...] = WIDTHS) -> d
     }
 
 
+LENET_5 = ("conv 1", "conv 2", "dense 1", "dense 2")
+LENET_5_WIDTHS = (20, 50, 800, 500)
+LENET_5_ACTIVE = np.array([[20, 50, 800, 500], [20, 40, 100, 450], [18, 21, 36, 400]])
+
+
+def costs(epochs: int, dense: float = 4_586_000) -> dict[str, Any]:
+    rng = np.random.default_rng(11)
+    decay = np.exp(-np.arange(epochs) / 12)
+    return {
+        "expected_flops": dense * (0.05 + 0.6 * decay),
+        "sampled_flops": dense * (0.05 + 0.5 * decay) * rng.uniform(0.95, 1.05, epochs),
+        "flops": (dense * np.maximum(decay, 0.1)).round(),
+        "loss": np.zeros(epochs + 1),
+    }
+
+
 def random_open(*widths: int) -> dict[str, Any]:
     """Units that go at random epochs, and now and then one that is back for an epoch."""
     rng = np.random.default_rng(5)
@@ -68,6 +87,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         history([[235200, 30000, 1000], [23520, 300, 0]], ()), NAMES
     ),
     "active, all gone": lambda: plotting.active_units(history(np.zeros((2, 3), int)), NAMES),
+    "active, lenet-5": lambda: plotting.active_units(
+        history(LENET_5_ACTIVE, LENET_5_WIDTHS), LENET_5
+    ),
+    "flops": lambda: plotting.flops_over_training(costs(6), flops_dense=4_586_000),
+    "flops, many epochs": lambda: plotting.flops_over_training(costs(90), flops_dense=4_586_000),
+    "flops, one epoch": lambda: plotting.flops_over_training(costs(1, 532), flops_dense=532),
+    "flops, dense unknown": lambda: plotting.flops_over_training(costs(12, 532_400)),
+    "flops, nothing left": lambda: plotting.flops_over_training(
+        {key: np.zeros(3) for key in costs(3)}
+    ),
     "pixels": lambda: plotting.input_pixels(np.linspace(0, 1, 15), (3, 5)),
     "pixels, mask": lambda: plotting.input_pixels(np.arange(784) % 3 == 0, (28, 28)),
     "pixels over training": lambda: plotting.pixels_over_training(history()["open_0"], (3, 4)),
@@ -102,6 +131,20 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+@cache
+def drawn(name: str) -> tuple[Figure, bytes]:
+    """Draw and save a figure, once for all tests that only look at it; return it and the PNG."""
+    figure = FIGURES[name]()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.png"
+        plotting.save(figure, path)
+        png = path.read_bytes()
+    # From here on, what the figure tells of places is in the PNG's pixels.
+    figure.set_dpi(plotting.DPI)
+    FigureCanvasAgg(figure)
+    return figure, png
+
+
 def texts(figure: Figure) -> list[Text]:
     found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
     return [text for text in found if isinstance(text, Text) and text.get_text().strip()]
@@ -116,9 +159,7 @@ def all_text(figure: Figure) -> str:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_runs_off_the_page(name: str) -> None:
-    figure = FIGURES[name]()
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure, _ = drawn(name)
     page = figure.bbox
     ticks = [
         tick
@@ -152,27 +193,39 @@ def test_nothing_runs_off_the_page(name: str) -> None:
             "pixels",
             {"column (pixels)", "row (pixels)", r"test-time gate $\hat z$ (grey: 0, not read)"},
         ),
+        ("active, lenet-5", {"units with a test-time gate above 0 (% of the layer)"}),
+        ("flops", {"epoch", "FLOPs for one example (millions)"}),
+        ("flops, dense unknown", {"FLOPs for one example (thousands)"}),
+        ("flops, one epoch", {"FLOPs for one example"}),
         ("histogram", {r"test-time gate $\hat z$", "gates (count, square-root scale)"}),
         ("law", {"$s$", "probability density", "probability mass (stems)"}),
     ],
 )
 def test_axes_say_what_they_measure(name: str, labels: set[str]) -> None:
-    axes = FIGURES[name]().axes
+    axes = drawn(name)[0].axes
     assert labels <= {label for a in axes for label in (a.get_xlabel(), a.get_ylabel())}
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_save_gives_the_same_bytes_whatever_the_users_style(name: str, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.png", tmp_path / "b.png"
-    plotting.save(FIGURES[name](), first)
-    with mpl.rc_context({"font.size": 31, "lines.linewidth": 9, "savefig.bbox": "tight"}):
-        plotting.save(FIGURES[name](), second)
-    assert first.read_bytes() == second.read_bytes()
-    with Image.open(first) as image:
+def test_save_writes_a_picture_and_nothing_else(name: str) -> None:
+    figure, png = drawn(name)
+    with Image.open(BytesIO(png)) as image:
         assert image.format == "PNG"
+        assert image.size == tuple(
+            int(plotting.DPI * inches) for inches in figure.get_size_inches()
+        )
         assert set(image.info) == {"dpi"}  # no date, no version
-        assert len({*image.convert("L").get_flattened_data()}) > 10  # something is drawn
-    assert sorted(tmp_path.iterdir()) == [first, second]
+        assert len(image.convert("L").getcolors()) > 10  # something is drawn
+
+
+# The style is that of a function, whatever it is given: one figure a function will do.
+@pytest.mark.parametrize("name", [name for name in FIGURES if "," not in name])
+def test_save_gives_the_same_bytes_whatever_the_users_style(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "b.png"
+    with mpl.rc_context({"font.size": 31, "lines.linewidth": 9, "savefig.bbox": "tight"}):
+        plotting.save(FIGURES[name](), path)
+    assert path.read_bytes() == drawn(name)[1]
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize("path", ["picture.pdf", "picture"])
@@ -218,23 +271,59 @@ def test_active_units_shows_counts_error_and_expected_l0() -> None:
 
 
 def test_active_units_counts_epochs_in_whole_numbers() -> None:
-    figure = FIGURES["active, one epoch"]()
+    figure, _ = drawn("active, one epoch")
     for axes in figure.axes:
         assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_active_units_speaks_of_weights_where_a_gate_is_a_weight() -> None:
-    shown = all_text(FIGURES["active, weights"]())
+    shown = all_text(drawn("active, weights")[0])
     assert "Weights left after epoch 2" in shown
     assert "input: 23,520\n" in shown
     assert " of " not in shown
 
 
+def test_active_units_shows_shares_where_the_layers_are_of_very_different_sizes() -> None:
+    figure, _ = drawn("active, lenet-5")
+    left = figure.axes[0]
+    for line, counts, width in zip(left.lines, LENET_5_ACTIVE.T, LENET_5_WIDTHS, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), [100 * n / width for n in counts])
+    assert left.get_ylim() == (0, 105)
+    np.testing.assert_array_equal(left.get_yticks(), [0, 20, 40, 60, 80, 100])
+    shown = all_text(figure)
+    for label in ("conv 1: 18 of 20", "conv 2: 21 of 50", "dense 1: 36 of 800"):
+        assert label in shown
+    # Each label stands at the end of its line: these three have room.
+    ends = {
+        name: left.transData.transform((0, y))[1]
+        for name, y in zip(LENET_5, 100 * LENET_5_ACTIVE[-1] / LENET_5_WIDTHS, strict=True)
+    }
+    for name in ("conv 1", "conv 2", "dense 1"):
+        [label] = [text for text in texts(figure) if text.get_text().startswith(name)]
+        box = label.get_window_extent()
+        assert box.y0 < ends[name] < box.y1
+
+
+@pytest.mark.parametrize(("wide", "top"), [(50, 50), (51, 100)])
+def test_active_units_shows_counts_up_to_a_tenfold_difference(wide: int, top: int) -> None:
+    figure = plotting.active_units(history([[5, wide], [3, 2]], (5, wide)), NAMES[:2])
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [5 if top == 50 else 100, top]
+    assert figure.axes[0].get_ylim()[1] == 1.05 * top
+
+
+def test_active_units_shows_shares_of_the_whole_layer_not_of_the_first_epoch() -> None:
+    figure = plotting.active_units(history([[1, 8], [0, 2]], (2, 40)), NAMES[:2])
+    drawn_lines = [[*line.get_ydata()] for line in figure.axes[0].lines]
+    assert drawn_lines == [[50, 0], [20, 5]]
+    assert figure.axes[0].get_ylim()[1] == 105
+
+
+@pytest.mark.parametrize("widths", [(784,) * 7, (784, 783, 78, 784, 400, 40, 399)])
 @pytest.mark.parametrize("last", [[0] * 7, [784] * 7, [784, 1, 0, 783, 400, 2, 399]])
-def test_active_units_labels_do_not_overlap(last: list[int]) -> None:
+def test_active_units_labels_do_not_overlap(last: list[int], widths: tuple[int, ...]) -> None:
     names = [f"layer {i}" for i in range(len(last))]
-    active = np.stack([np.full(len(last), 784), last])
-    figure = plotting.active_units(history(active, (784,) * len(last)), names)
+    last = np.minimum(last, widths).tolist()
+    figure = plotting.active_units(history([widths, last], widths), names)
     FigureCanvasAgg(figure).draw()
     labels = [text for text in texts(figure) if text.get_text().startswith("layer ")]
     assert len(labels) == len(names)
@@ -243,7 +332,9 @@ def test_active_units_labels_do_not_overlap(last: list[int]) -> None:
     panel = figure.axes[0].bbox
     assert all(panel.y0 - 10 <= box.y0 <= box.y1 <= panel.y1 for box in boxes)
     by_height = sorted(labels, key=lambda text: text.get_window_extent().y0)
-    values = [last[int(text.get_text()[6])] for text in by_height]
+    layers = [int(text.get_text()[6]) for text in by_height]
+    by_share = len(set(widths)) > 1
+    values = [last[i] / widths[i] if by_share else last[i] for i in layers]
     assert values == sorted(values)
 
 
@@ -262,6 +353,166 @@ def test_active_units_refuses(change: dict[str, Any], names: list[str], message:
     arrays = {k: v for k, v in (history() | change).items() if v is not None}
     with pytest.raises(ValueError, match=message):
         plotting.active_units(arrays, names)
+
+
+# --- flops_over_training ---
+
+
+def line_of(figure: Figure, name: str) -> Any:
+    """The line with a name."""
+    [line] = [line for line in figure.axes[0].lines if line.get_label() == name]
+    return line
+
+
+def look(line: Any) -> tuple[str, str]:
+    """What tells a line from another without colour."""
+    return line.get_linestyle(), line.get_marker()
+
+
+FLOPS_LINES = {"expected": "expected_flops", "sampled": "sampled_flops", "at test time": "flops"}
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("flops", 6), ("flops, many epochs", 90)])
+def test_flops_over_training_shows_each_cost_and_the_dense_one(name: str, epochs: int) -> None:
+    figure, _ = drawn(name)
+    for label, key in FLOPS_LINES.items():
+        line = line_of(figure, label)
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(1, epochs + 1))
+        np.testing.assert_array_equal(line.get_ydata(), costs(epochs)[key])
+    dense = line_of(figure, "dense")
+    assert [*dense.get_ydata()] == [4_586_000] * 2
+    low, high = figure.axes[0].get_ylim()
+    assert low == 0
+    assert high > 4_586_000
+    left, right = figure.axes[0].get_xlim()
+    assert left < 1 < epochs < right
+    last = {label: costs(epochs)[key][-1] / 4_586_000 for label, key in FLOPS_LINES.items()}
+    for label, share in last.items():
+        assert f"{label}: {4.586 * share:.3g} million ({100 * share:.3g} %)" in all_text(
+            figure
+        ) or f"{label}: {4586 * share:.3g} thousand ({100 * share:.3g} %)" in all_text(figure)
+    assert "dense: 4.59 million" in all_text(figure)
+    assert f"FLOPs left after epoch {epochs} (share of the dense network)" in all_text(figure)
+
+
+@pytest.mark.parametrize("name", ["flops", "flops, many epochs", "flops, one epoch"])
+def test_flops_over_training_lines_differ_without_colour(name: str) -> None:
+    figure, _ = drawn(name)
+    lines = [line_of(figure, label) for label in (*FLOPS_LINES, "dense")]
+    looks = [look(line) for line in lines]
+    assert len({style for style, _ in looks}) == 4
+    # A lone epoch is a point, and no line style is seen.
+    assert name == "flops, many epochs" or len({marker for _, marker in looks[:3]}) == 3
+    assert all(marker not in ("", "None", None) for _, marker in looks[:3]) == (
+        name != "flops, many epochs"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name.startswith("flops")])
+def test_flops_over_training_each_label_stands_beside_a_piece_of_its_line(name: str) -> None:
+    figure, _ = drawn(name)
+    axes = figure.axes[0]
+    pieces = [line for line in axes.lines if not line.get_clip_on()]
+    names = [line.get_label() for line in axes.lines if line.get_clip_on()]
+    assert len(pieces) == len(names) == (4 if "dense" in names else 3)
+    for label in names:
+        line = line_of(figure, label)
+        [text] = [text for text in texts(figure) if text.get_text().startswith(f"{label}: ")]
+        box = text.get_window_extent()
+        [piece] = [p for p in pieces if box.y0 < p.get_window_extent().y0 < box.y1]
+        assert look(piece) == look(line)
+        assert piece.get_color() == line.get_color() == text.get_color()
+        assert axes.bbox.x1 < piece.get_window_extent().x0
+        assert piece.get_window_extent().x1 < box.x0
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name.startswith("flops")])
+def test_flops_over_training_labels_do_not_overlap(name: str) -> None:
+    figure, _ = drawn(name)
+    boxes = [text.get_window_extent() for text in texts(figure) if ": " in text.get_text()]
+    assert len(boxes) in (3, 4)
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize(
+    ("flops", "text"),
+    [
+        (7, "7"),
+        (999, "999"),
+        (1000, "1 thousand"),
+        (532_400, "532 thousand"),
+        (999_499, "999 thousand"),
+        (999_500, "1 million"),  # and not 1e+03 thousand
+        (4_586_000, "4.59 million"),
+        (10.49e9, "10.5 billion"),
+        (2e15, "2e+03 trillion"),
+    ],
+)
+def test_flops_over_training_writes_readable_numbers(flops: float, text: str) -> None:
+    figure = plotting.flops_over_training(costs(2, 5), flops_dense=flops)
+    assert f"dense: {text}" in all_text(figure).split("\n")
+    unit = text.split(" ")[-1]
+    if flops != 999_500:  # an axis up to just below a million counts thousands
+        measured = f"FLOPs for one example ({unit}s)" if " " in text else "FLOPs for one example"
+        assert figure.axes[0].get_ylabel() == measured
+
+
+def test_flops_over_training_ticks_are_in_the_units_of_the_axis() -> None:
+    axes = drawn("flops")[0].axes[0]
+    ticks = [
+        (label.get_text(), y)
+        for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    ]
+    assert len(ticks) > 3
+    assert all(float(text) == y / 1e6 for text, y in ticks)
+
+
+def test_flops_over_training_without_the_dense_cost_speaks_of_no_share() -> None:
+    figure, _ = drawn("flops, dense unknown")
+    assert "dense" not in all_text(figure)
+    assert "%" not in all_text(figure)
+    assert "at test time: 213 thousand" in all_text(figure)  # exp(-11/12) of 532,400
+    assert {line.get_label() for line in figure.axes[0].lines if line.get_clip_on()} == {
+        *FLOPS_LINES
+    }
+
+
+def test_flops_over_training_reads_and_does_not_write() -> None:
+    arrays = costs(4)
+    copy = {key: value.copy() for key, value in arrays.items()}
+    plotting.flops_over_training(arrays)
+    for key, value in copy.items():
+        np.testing.assert_array_equal(arrays[key], value)
+
+
+@pytest.mark.parametrize(
+    ("change", "dense", "message"),
+    [
+        *(({key: None}, 9, f"history must hold '{key}', got ") for key in FLOPS_LINES.values()),
+        *(
+            ({key: np.zeros(0)}, 9, rf"{key}'\] must be .* \(epochs,\), got shape \(0,\)")
+            for key in FLOPS_LINES.values()
+        ),
+        ({"flops": np.ones((4, 1))}, 9, r"'flops'\] must be .*, got shape \(4, 1\)"),
+        ({"flops": np.full(4, "a")}, 9, r"'flops'\] must be real numbers .* dtype <U1"),
+        *(
+            ({key: np.ones(3)}, 9, rf"as many epochs of each cost, got .*'{key}': 3")
+            for key in FLOPS_LINES.values()
+        ),
+        ({"flops": np.array([1, 2, math.nan, 1])}, 9, r"'flops'\] must be finite .* got nan"),
+        ({"sampled_flops": np.array([1, 2, math.inf, 1])}, 9, r"must be finite .* got inf"),
+        ({"expected_flops": np.array([1, 2, -3.0, 1])}, 9, r"at least 0, got -3.0"),
+        ({}, 0, "flops_dense must be one positive, finite number, got 0"),
+        ({}, -2.0, "flops_dense must be one positive, finite number, got -2"),
+        ({}, math.nan, "flops_dense must be one positive, finite number, got nan"),
+        ({}, math.inf, "flops_dense must be one positive, finite number, got inf"),
+        ({}, [5, 6], r"flops_dense must be one positive, finite number, got \[5, 6\]"),
+    ],
+)
+def test_flops_over_training_refuses(change: dict[str, Any], dense: Any, message: str) -> None:
+    arrays = {k: v for k, v in (costs(4) | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        plotting.flops_over_training(arrays, flops_dense=dense)
 
 
 # --- pixels ---
@@ -486,8 +737,7 @@ def test_neurons_over_training_gaps_do_not_hide_small_squares() -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name.startswith("neurons")])
 def test_neurons_over_training_texts_do_not_overlap(name: str) -> None:
-    figure = FIGURES[name]()
-    FigureCanvasAgg(figure).draw()
+    figure, _ = drawn(name)
     shown = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
     assert len(shown) > len(figure.axes)
     for (first, a), (second, b) in combinations(shown, 2):
@@ -496,7 +746,7 @@ def test_neurons_over_training_texts_do_not_overlap(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["neurons", "neurons, lenet-300-100", "neurons, lenet-5"])
 def test_neurons_over_training_is_as_wide_as_the_readme(name: str) -> None:
-    assert FIGURES[name]().get_size_inches()[0] == 9
+    assert drawn(name)[0].get_size_inches()[0] == 9
 
 
 def test_neurons_over_training_reads_and_does_not_write() -> None:
