@@ -627,6 +627,13 @@ class AddPattern(Layer):
         super().__init__()
         self.params = {"table": table}
         self.rows, self.columns = np.asarray(rows), np.asarray(columns)
+        for name, places, n in zip(
+            ("rows", "columns"), (self.rows, self.columns), table.shape[1:], strict=True
+        ):
+            if places.ndim != 1 or places.dtype.kind not in "iu":
+                raise ValueError(f"{name} must be a list of integers, got {places.dtype} {places}")
+            if not ((places >= 0) & (places < n)).all():
+                raise ValueError(f"{name} must be in 0 .. {n - 1}, the table's, got {places}")
 
     @classmethod
     def of(cls, pattern: Array) -> AddPattern:

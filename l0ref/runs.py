@@ -6,7 +6,7 @@ checkpoint.npz   the state of training after the latest finished epoch (or inter
 history.npz      `l0ref.training.History.arrays`
 network.npz      the compact network; plain arrays, no pickle
 result.json      what is left, and what it costs
-*.png            active units, input pixels, gates
+*.png            active units, neurons, input pixels, gates, cost
 ===============  ==========================================================================
 
 Every file is written whole or not at all.
@@ -242,6 +242,9 @@ def save_pictures(folder: Path, trainer: Trainer) -> list[Path]:
     figures = {
         "active_units.png": plotting.active_units(arrays, names),
         "gate_histogram.png": plotting.gate_histogram([z.ravel() for z in z_hats], names),
+        "flops_over_training.png": plotting.flops_over_training(
+            arrays, flops_dense=network_cost(network).flops
+        ),
     }
     pixels: tuple[int, int] | None = None
     shape = trainer.data.image_shape

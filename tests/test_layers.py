@@ -732,3 +732,19 @@ def test_dropout_draws_in_training_and_does_nothing_at_test_time() -> None:
 def test_dropout_refuses_a_rate_out_of_range(rate: float) -> None:
     with pytest.raises(ValueError, match=rf"rate .*\[0, 1\), got {rate}"):
         Dropout(rate)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([0, -1], [0], r"rows must be in 0 .. 1, .*got \[ 0 -1\]"),
+        ([0, 2], [0], r"rows must be in 0 .. 1"),
+        ([0], [3], r"columns must be in 0 .. 2"),
+        ([0.0], [0], r"rows must be a list of integers, got float64"),
+    ],
+)
+def test_add_pattern_refuses_places_outside_its_table(
+    rows: Any, columns: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        AddPattern(np.zeros((1, 2, 3)), np.array(rows), np.array(columns))

@@ -386,11 +386,11 @@ def test_flops_over_training_shows_each_cost_and_the_dense_one(name: str, epochs
     assert high > 4_586_000
     left, right = figure.axes[0].get_xlim()
     assert left < 1 < epochs < right
-    last = {label: costs(epochs)[key][-1] / 4_586_000 for label, key in FLOPS_LINES.items()}
-    for label, share in last.items():
-        assert f"{label}: {4.586 * share:.3g} million ({100 * share:.3g} %)" in all_text(
-            figure
-        ) or f"{label}: {4586 * share:.3g} thousand ({100 * share:.3g} %)" in all_text(figure)
+    scale, unit = (1e6, "million") if epochs == 6 else (1e3, "thousand")
+    for label, key in FLOPS_LINES.items():
+        last = costs(epochs)[key][-1]
+        written = f"{label}: {last / scale:.3g} {unit} ({100 * last / 4_586_000:.3g} %)"
+        assert written in all_text(figure)
     assert "dense: 4.59 million" in all_text(figure)
     assert f"FLOPs left after epoch {epochs} (share of the dense network)" in all_text(figure)
 
@@ -475,6 +475,16 @@ def test_flops_over_training_without_the_dense_cost_speaks_of_no_share() -> None
     assert {line.get_label() for line in figure.axes[0].lines if line.get_clip_on()} == {
         *FLOPS_LINES
     }
+
+
+@pytest.mark.parametrize("key", FLOPS_LINES.values())
+@pytest.mark.parametrize("dense", [None, 5000])
+def test_flops_over_training_shows_the_highest_cost_whichever_it_is(
+    key: str, dense: float | None
+) -> None:
+    arrays = costs(4, 5000) | {key: np.array([9000, 8000.5, 3, 0])}
+    axes = plotting.flops_over_training(arrays, flops_dense=dense).axes[0]
+    assert axes.get_ylim() == (0, 1.05 * 9000)
 
 
 def test_flops_over_training_reads_and_does_not_write() -> None:

@@ -927,3 +927,66 @@ def test_a_network_that_lost_nothing_is_not_said_to_have(
     how = ["--data", images["wrn"], *options("wrn"), "--epochs", "1"]
     assert call("train", *how, "--out", tmp_path / "run") == 0
     assert "is lost" not in words(capsys.readouterr().out)
+
+
+# Long enough to learn something
+
+
+def part_of(data: Dataset, n_train: int, n_test: int) -> Dataset:
+    return dataclasses.replace(
+        data,
+        x_train=data.x_train[:n_train], y_train=data.y_train[:n_train],
+        x_test=data.x_test[:n_test], y_test=data.y_test[:n_test],
+    )  # fmt: skip
+
+
+def same_outputs(one: Trainer) -> CompactNetwork:
+    network = one.averaged()
+    small, x = compact(network), one.inputs(one.data.x_test)
+    gated, logits = network.predict(x), small.predict(x)
+    # Sums of hundreds of float32 terms in another order, through up to twenty layers.
+    atol = 100 * np.finfo(np.float32).eps * np.abs(gated).max()
+    np.testing.assert_allclose(logits, gated, rtol=0, atol=atol)
+    wrong = 100 * np.mean(logits.argmax(axis=1) != one.data.y_test)
+    assert abs(wrong - one.history.last("test_error")) <= 100 / len(x)  # a tie at the most
+    return small
+
+
+@pytest.mark.slow
+def test_a_lenet_learns_digits_and_loses_maps() -> None:
+    """Five short epochs on 6,000 digits: 12.4 % of 1,000 wrong, 17 and 34 maps left of 20 and 50.
+
+    The bound leaves seven standard errors of that share; 90 % is chance. A map owns few weights,
+    each used at many places, and closes at a larger lambda than a unit.
+    """
+    settings = Settings(
+        model="lenet-5", epochs=5, gate_lr=0.02, lam=(2.0, 0.2, 0.05, 0.05), average=0.98
+    )
+    one = run(Trainer(settings, part_of(load("mnist-sample"), 6000, 1000)))
+    assert one.history.last("test_error") <= 20
+    small = same_outputs(one)
+    assert all(0 < n < m for n, m in zip(small.architecture, (20, 50, 800, 500), strict=True))
+    assert small.flops < 0.8 * network_cost(one.network).flops
+
+
+@pytest.mark.slow
+def test_a_wrn_learns_digits() -> None:
+    """Seven epochs on 1,000 digits as 32x32 colour images: 9.2 % of 500 wrong, where 90 % is chance.
+
+    The bound leaves twelve standard errors of that share. The gates start almost surely open: what
+    the batch norm behind a gated convolution has averaged over gates that come and go does not fit
+    the test-time gates, and an error under it says little.
+    """
+    settings = Settings(
+        model="wrn", depth=10, width=1, epochs=7, batch_size=25, gate_lr=0.02, lam=(0.0,),
+        drop_rates=(0.02,), average=0.9,
+    )  # fmt: skip
+    one = run(Trainer(settings, part_of(load("mnist-sample-32"), 1000, 500)))
+    assert one.history.last("test_error") <= 25
+    same_outputs(one)
+    # Close all maps of a block but five: the outputs change, and those of the small network too.
+    log_alpha = one.average.params[f"{one.network.gated[1][0]}.log_alpha"]
+    log_alpha[np.arange(32) % 7 != 2] = -9
+    one.history.append({"test_error": one.test_error(one.averaged())})
+    small = same_outputs(one)
+    assert small.architecture == [16, 5, 64]
