@@ -1,8 +1,7 @@
 """Draw the README's pictures from a finished run: ``python figures/make_readme.py RUN [FOLDER]``.
 
 RUN is the folder that ``l0ref train`` wrote; the pictures are those of the run itself, redrawn
-here: readme_active_units.png, readme_pixels_over_training.png and
-readme_neurons_over_training.png.
+here: readme_active_units.png and readme_neurons_over_training.png.
 """
 
 import sys
@@ -16,7 +15,6 @@ NAMES = ("input", "hidden 1", "hidden 2")
 IMAGE_SHAPE = (28, 28)
 PICTURES = (
     "readme_active_units.png",
-    "readme_pixels_over_training.png",
     "readme_neurons_over_training.png",
 )
 
@@ -26,7 +24,6 @@ def draw(run: Path, folder: Path) -> None:
     history = load_arrays(run / HISTORY)
     figures = (
         plotting.active_units(history, NAMES),
-        plotting.pixels_over_training(history["open_0"], IMAGE_SHAPE),
         plotting.neurons_over_training(history, NAMES, IMAGE_SHAPE),
     )
     for figure, name in zip(figures, PICTURES, strict=True):
