@@ -69,6 +69,7 @@ def train(
     gate_lr: float | None = None,
     momentum: float | None = None,
     average: float | None = None,
+    statistics: int | None = None,
     clamp_log_alpha: bool | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     seed: int | None = None,
@@ -136,6 +137,9 @@ def train(
         Of sgd (0.9).
     average
         Decay of the temporal average of the parameters (0.999).
+    statistics
+        Training batches on which batch norm's statistics are gathered anew, under the test-time
+        gates, before each evaluation (0: those of training are kept).
     clamp_log_alpha
         Clamp log_alpha to [log 0.01, log 100] after each step.
     dtype
@@ -175,6 +179,7 @@ def train(
             "gate_lr": gate_lr,
             "momentum": momentum,
             "average": average,
+            "statistics": statistics,
             "clamp_log_alpha": clamp_log_alpha,
             "dtype": dtype,
             "seed": seed,

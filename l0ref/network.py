@@ -3,7 +3,7 @@ r"""Networks: layers and how they are wired, the objective (Eq. 9) and its gradi
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import ops
 from .gates import Gates
-from .layers import Layer, Weighted
+from .layers import BatchNorm, Layer, Weighted
 from .penalties import expected_l0, expected_l0_grad, expected_l2, expected_l2_grad
 
 Array = NDArray[Any]
@@ -199,7 +199,13 @@ class Network:
         wanted = {i: layer.noise_shape(shape) for i, (layer, shape) in enumerate(shapes)}
         return {i: shape for i, shape in wanted.items() if shape is not None}
 
-    def forward(self, x: Array, noise: dict[int, Array] | None = None) -> tuple[Array, list[Any]]:
+    def forward(
+        self,
+        x: Array,
+        noise: dict[int, Array] | None = None,
+        *,
+        training: bool | None = None,
+    ) -> tuple[Array, list[Any]]:
         """Return logits (N, K) and the residuals of every layer.
 
         Parameters
@@ -207,7 +213,10 @@ class Network:
         x : array, (N, *input_shape)
         noise : dict of int to array, optional
             u for each layer of `noise_shapes`; None for test time.
+        training : bool, optional
+            Whether batch norm takes the batch's statistics; with noise, by default.
         """
+        training = noise is not None if training is None else training
         if noise is not None:
             missing = sorted(self.noise_shapes(x.shape).keys() - noise.keys())
             if missing:
@@ -219,7 +228,7 @@ class Network:
         residuals = []
         for i, layer in enumerate(self.layers):
             u = None if noise is None else noise.get(i)
-            y, r = layer.forward(values[self.sources[i]], u, training=noise is not None)
+            y, r = layer.forward(values[self.sources[i]], u, training=training)
             if i in self.skips:
                 y, _ = ops.add(y, values[self.skips[i]])
             if i in needed_later:
@@ -348,6 +357,30 @@ class Network:
         """Return the first two of `evaluate`, which has the parameters."""
         loss, grads, _, _ = self.evaluate(x, labels, noise, **options)
         return loss, grads
+
+    def with_statistics(self, batches: Iterable[Array]) -> Network:
+        """Return the network with running statistics gathered anew, under the gates of Eq. 13.
+
+        Those that training gathers are of networks that were drawn. The mean and variance behind a
+        gate that is often drawn open but is closed at test time, or the other way round, are not
+        those of the network that is evaluated, and as long as many gates are undecided its outputs
+        can be far off. Here each batch has the same weight. Parameters are shared, not copied.
+
+        Parameters
+        ----------
+        batches : iterable of array, (N, *input_shape)
+            Training examples.
+        """
+        buffers = self.buffers
+        for k, x in enumerate(batches, start=1):
+            _, residuals = self.forward(x, training=True)
+            for i, (layer, r) in enumerate(zip(self.layers, residuals, strict=True)):
+                if isinstance(layer, BatchNorm):
+                    names = [f"{i}.running_mean", f"{i}.running_var"]
+                    mean, var = (buffers[name] for name in names)
+                    new = ops.running_statistics(mean, var, r, momentum=1 / k)
+                    buffers |= dict(zip(names, new, strict=True))
+        return self.with_params(self.params, buffers)
 
     def set_buffers(self, buffers: Mapping[str, Array]) -> None:
         """Take over running statistics, in place: all of `buffers`, or some."""

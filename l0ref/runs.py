@@ -158,7 +158,7 @@ def train(
 
 def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """Prune, compact, measure, and write everything that a finished run has; return its result."""
-    network = trainer.averaged()
+    network = trainer.evaluated()
     small = compact(network)
     x, labels = trainer.inputs(trainer.data.x_test), trainer.data.y_test
     whole = network_cost(network)

@@ -84,6 +84,10 @@ class Settings:
         Learning rate of log_alpha; `lr` where None.
     average : float
         Decay of the temporal average that evaluation uses.
+    statistics : int
+        Batches of training examples on which batch norm's running statistics are gathered anew
+        before each evaluation, under the gates of Eq. 13; 0 keeps those of training, which were
+        gathered under gates that were drawn.
     seed : int
         Of every draw.
     dtype : {"float32", "float64"}
@@ -113,6 +117,7 @@ class Settings:
     gate_lr: float | None = None
     momentum: float = 0.9
     average: float = 0.999
+    statistics: int = 0
     seed: int = 0
     dtype: str = "float32"
 
@@ -127,6 +132,8 @@ class Settings:
         ):
             if chosen not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {chosen!r}")
+        if self.statistics < 0:
+            raise ValueError(f"statistics must be at least 0, got {self.statistics}")
         if not (self.l2 >= 0 and np.isfinite(self.l2)):
             raise ValueError(f"l2 must be at least 0 and finite, got {self.l2}")
 
@@ -323,6 +330,19 @@ class Trainer:
             {name: arrays[name] for name in buffers},
         )
 
+    def evaluated(self) -> Network:
+        """Return the averaged network, with the running statistics that `Settings` asks for."""
+        network = self.averaged()
+        if not (self.settings.statistics and network.buffers):
+            return network
+        # The order of the first epoch: the same examples whenever a run is resumed, of all classes.
+        order = self.noise.permutation(len(self.data.y_train), epoch=0)
+        size = self.settings.batch_size
+        starts = range(0, min(self.settings.statistics * size, len(order)), size)
+        return network.with_statistics(
+            self.inputs(self.data.x_train[order[start : start + size]]) for start in starts
+        )
+
     def inputs(self, rows: Array) -> Array:
         """Turn rows of the data into what the network takes: its shape and dtype."""
         shape = (len(rows), *self.network.input_shape)
@@ -395,7 +415,7 @@ class Trainer:
         return Stream.GATES if self.network.layers[layer].params else Stream.DROPOUT
 
     def _end_epoch(self) -> None:
-        network = self.averaged()
+        network = self.evaluated()
         loss, data, l0, l2, sampled = self._sums / self.steps_per_epoch
         open_gates = network.open_gates()
         row: dict[str, Any] = {"loss": loss, "data": data, "l0": l0, "l2": l2}

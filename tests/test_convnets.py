@@ -820,3 +820,31 @@ def test_the_mean_of_the_path_gradient_is_within_five_standard_errors(gates_bias
         values = np.array(samples[name])
         error = values.std(axis=0, ddof=1) / np.sqrt(rounds)
         assert (np.abs(values.mean(axis=0) - exact) < 5 * error + 1e-12).all(), name
+
+
+def test_statistics_gathered_anew_are_those_under_the_gates_of_eq_13() -> None:
+    """Each batch the same weight, biased variance made unbiased, and nothing else moved."""
+    network = WideResNet(10, 1, image_shape=(2, 8, 8), dtype=np.float64)
+    rng = np.random.default_rng(11)
+    for _, layer, _ in network.gated:
+        alpha = layer.params["log_alpha"]
+        alpha[:] = rng.normal(0, 3, alpha.shape)
+    before = {name: a.copy() for name, a in (network.params | network.buffers).items()}
+    batches = [rng.normal(size=(n, 2, 8, 8)) for n in (5, 3)]
+    again = network.with_statistics(batches)
+    for name, value in (network.params | network.buffers).items():
+        np.testing.assert_array_equal(value, before[name])
+        if name in network.params:
+            assert again.params[name] is value
+    # The stem's batch norm by hand: its input has no gates before it.
+    maps = [network.layers[0].forward(x, None)[0] for x in batches]
+    mean = np.mean([m.mean(axis=(0, 2, 3)) for m in maps], axis=0)
+    var = np.mean([m.var(axis=(0, 2, 3), ddof=1) for m in maps], axis=0)
+    np.testing.assert_allclose(again.buffers["1.running_mean"], mean, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(again.buffers["1.running_var"], var, rtol=1e-12)
+    # Behind closed maps there is 0, in every batch: mean and variance 0.
+    (i, _, _) = network.gated[0]
+    closed = ~network.open_gates()[0]
+    assert closed.any()
+    assert not again.buffers[f"{i + 1}.running_mean"][closed].any()
+    assert not again.buffers[f"{i + 1}.running_var"][closed].any()
