@@ -339,7 +339,8 @@ def show(folder: Path, result: dict[str, Any]) -> None:
     )
     for label, key in (("weights", "weights"), ("parameters", "params"), ("FLOPs", "flops")):
         before, after = result[f"{key}_dense"], result[key]
-        cost.add_row(label, f"{before:,}", f"{after:,}", f"{before / max(after, 1):.1f}x")
+        ratio = f"{before / after:.1f}x" if after else "all gone"
+        cost.add_row(label, f"{before:,}", f"{after:,}", ratio)
     dense, small = result["forward_seconds"]["dense"], result["forward_seconds"]["compact"]
     cost.add_row(
         "forward pass", f"{1e3 * dense:.2f} ms", f"{1e3 * small:.2f} ms", f"{dense / small:.1f}x"

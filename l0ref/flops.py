@@ -10,9 +10,10 @@ layer's outputs and on the inputs of whatever reads them. The gates are independ
 cost of a weight is a product of probabilities, where an output that several gates read is off only
 if all of them are closed.
 
-The rule is local: it looks at the gates at a weight's two ends, and no further. That closing a
-whole layer makes all that follows a constant is seen by `l0ref.pruning.compact`, which then has
-less left than is counted here.
+The rule is local: it looks at the gates at a weight's two ends, and no further. What
+`l0ref.pruning.compact` leaves can cost less, for closing a whole layer makes all that follows a
+constant; or a little more, where constants of closed maps are folded into a convolution without a
+bias: that is an addition an element, and a bias or the border's pattern to keep.
 
 **One function for both costs.** With on = 0 or 1 for each gate, `layer_costs` counts the
 operations of that hard network. It is a polynomial in the gates in which each occurs to the first
@@ -109,6 +110,7 @@ def conv2d_flops(
     >>> conv2d_flops(20, 50, (5, 5), (8, 8))
     3200000
     """
+    _check_groups(c_in, c_out, groups)
     k = c_in // groups * kernel[0] * kernel[1]
     return _sum_flops(k, bias=bias) * c_out * output[0] * output[1]
 
@@ -117,7 +119,13 @@ def conv2d_params(
     c_in: int, c_out: int, kernel: Pair, *, groups: int = 1, bias: bool = True
 ) -> int:
     """Weights and biases of a convolution."""
+    _check_groups(c_in, c_out, groups)
     return (c_in // groups * kernel[0] * kernel[1] + bias) * c_out
+
+
+def _check_groups(c_in: int, c_out: int, groups: int) -> None:
+    if groups < 1 or c_in % groups or c_out % groups:
+        raise ValueError(f"groups must divide C_in and C_out, {c_in} and {c_out}, got {groups}")
 
 
 def _sum_flops(terms: int, *, bias: bool) -> int:

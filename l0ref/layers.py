@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import ops
 from .gates import Gates
-from .ops.conv import Conv2dResiduals, conv_output_size
+from .ops.conv import Conv2dResiduals, conv_output_size, pair
 from .ops.dense import DenseResiduals
 from .ops.norm import BatchNormResiduals
 from .ops.pool import PoolResiduals
@@ -297,7 +297,10 @@ class Conv2d(Weighted):
                 f"weight must have shape (C_out, C_in/groups, kh, kw), got {weight.shape}"
             )
         super().__init__(weight, bias, gates, log_alpha, per_example=per_example)
-        self.stride, self.padding, self.dilation = pair(stride), pair(padding), pair(dilation)
+        self.stride, self.padding = pair("stride", stride, 1), pair("padding", padding, 0)
+        self.dilation = pair("dilation", dilation, 1)
+        if groups < 1 or weight.shape[0] % groups:
+            raise ValueError(f"groups must divide C_out, {weight.shape[0]}, got {groups}")
         self.groups = groups
 
     @property
@@ -476,9 +479,9 @@ class Pool(Layer):
         padding: int | Pair = 0,
     ) -> None:
         super().__init__()
-        self.kernel_size = pair(kernel_size)
-        self.stride = self.kernel_size if stride is None else pair(stride)
-        self.padding = pair(padding)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair("stride", stride, 1)
+        self.padding = pair("padding", padding, 0)
 
     def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(N, C, H_out, W_out)."""
@@ -670,11 +673,3 @@ class AddPattern(Layer):
             for c, column in enumerate(self.columns):
                 dtable[:, row, column] += total[:, r, c]
         return dy, {"table": dtable}
-
-
-def pair(value: int | Pair) -> Pair:
-    """Return (value, value) of an int, and a pair as it is."""
-    if isinstance(value, (int, np.integer)):
-        return int(value), int(value)
-    first, second = value
-    return int(first), int(second)

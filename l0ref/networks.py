@@ -292,6 +292,8 @@ class LeNet5(Network):
         normalisation: Normalisation | None = None,
         **options: Any,
     ) -> None:
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (C, H, W), got {image_shape}")
         _check_classes(n_classes)
         make, rates = _Maker(gates, **options), _one_rate_each(drop_rates, 4)
         layers = _preprocessing(normalisation)

@@ -282,8 +282,9 @@ def compact(network: Network) -> CompactNetwork:
     Returns
     -------
     CompactNetwork
-        With the outputs of `network.predict`, to rounding. A layer may have lost every unit: what
-        follows is then a constant.
+        With the outputs of `network.predict`, to rounding, where all parameters are finite: a NaN
+        goes with a unit that goes. A layer may have lost every unit: what follows is then a
+        constant.
 
     Raises
     ------
@@ -484,7 +485,7 @@ class _Compaction:
         )
         folded = self.folded[i][mine].astype(weight.dtype)
         flat = folded.reshape(len(folded), int(np.prod(folded.shape[1:])))
-        even = bool((flat == flat[:, :1]).all())
+        even = np.array_equal(flat, np.broadcast_to(flat[:, :1], flat.shape), equal_nan=True)
         bias = flat[:, 0].copy() if even else None
         if bias is not None and "bias" not in layer.params and not bias.any():
             bias = None

@@ -1048,3 +1048,12 @@ def test_arrays_that_do_not_fit(tmp_path: Path, kind: str, name: str, value: Any
     with pytest.raises(FileError, match=f"lacks {stored}" if value is None else ".") as caught:
         CompactNetwork.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bias", "log_alpha"])
+def test_a_nan_is_still_there_in_the_compact_network(name: str) -> None:
+    network = LeNet5(dtype=np.float64)
+    network.gated[0][1].params[name][3] = np.nan
+    x = np.random.default_rng(1).random((2, 1, 28, 28))
+    assert np.isnan(network.predict(x)).all()
+    assert np.isnan(compact(network).predict(x)).all()

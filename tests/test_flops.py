@@ -1031,3 +1031,11 @@ def test_gates_that_share_the_weights_of_a_layer_without_a_bias() -> None:
                 expected_cost(network)
         else:
             assert expected_cost(network).params == pytest.approx(12 * prob_active(0) + 2)
+
+
+@pytest.mark.parametrize("groups", [0, 2, 4])
+def test_groups_that_do_not_divide_have_no_cost(groups: int) -> None:
+    with pytest.raises(ValueError, match=rf"groups must divide .* 5 and 4, got {groups}"):
+        conv2d_flops(5, 4, (3, 3), (4, 4), groups=groups)
+    with pytest.raises(ValueError, match=r"groups must divide"):
+        conv2d_params(5, 4, (3, 3), groups=groups)

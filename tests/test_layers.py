@@ -748,3 +748,19 @@ def test_add_pattern_refuses_places_outside_its_table(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         AddPattern(np.zeros((1, 2, 3)), np.array(rows), np.array(columns))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": 2}, r"groups must divide C_out, 3, got 2"),
+        ({"groups": 0}, r"groups must divide C_out, 3, got 0"),
+        ({"stride": 0}, r"stride must be an integer of at least 1, got 0"),
+        ({"stride": 1.5}, r"stride must be an integer of at least 1, got 1\.5"),
+        ({"padding": -1}, r"padding must be an integer of at least 0, got -1"),
+        ({"dilation": (1, 0)}, r"dilation must be an integer of at least 1, got 0"),
+    ],
+)
+def test_conv2d_refuses_a_geometry_that_fits_nothing(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Conv2d(np.zeros((3, 1, 2, 2)), **options)
