@@ -279,17 +279,8 @@ def load_result(folder: Path) -> dict[str, Any]:
     result = load_json(folder / RESULT)
     required = (
         *("model", "data", "seed", "epochs", "layers", "architecture", "architecture_dense"),
-        *(
-            "test_error",
-            "constant",
-            "test_error_gated",
-            "params",
-            "params_dense",
-            "weights",
-            "weights_dense",
-            "flops",
-        ),
-        *("flops_dense", "seconds", "forward_seconds"),
+        *("test_error", "test_error_gated", "constant", "params", "params_dense", "weights"),
+        *("weights_dense", "flops", "flops_dense", "seconds", "forward_seconds"),
     )
     missing = [name for name in required if not isinstance(result, dict) or name not in result]
     if missing:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l0ref import cli, runs, training
+from l0ref import runs, training
 from l0ref.augment import draw_crop_and_flip
 from l0ref.datasets import Dataset, from_arrays, load
 from l0ref.flops import expected_cost, hard_cost, network_cost
@@ -27,6 +27,8 @@ from l0ref.pruning import CompactNetwork, compact
 from l0ref.storage import FileError, load_arrays, save_arrays
 from l0ref.training import DivergedError, Settings, Trainer
 from tests import naive_network as naive
+from tests.test_cli import call
+from tests.test_training import contents, run
 
 N, CLASSES = 21, 3  # of 27 examples, 6 are tested on
 STEPS = 3  # an epoch: 8 + 8 + 5 examples
@@ -78,28 +80,6 @@ DATA = {
 def trainer(kind: str, **changes: Any) -> Trainer:
     settings = Settings(**KINDS[kind] | changes)
     return Trainer(settings, DATA[settings.model])
-
-
-def run(one: Trainer, steps: int | None = None) -> Trainer:
-    for _ in range(one.total_steps - one.step if steps is None else steps):
-        one.advance()
-    return one
-
-
-def contents(one: Trainer) -> dict[str, Any]:
-    """Everything a run consists of, as bytes that are equal only if all of it is."""
-    groups = {
-        "params": one.network.params,
-        "buffers": one.network.buffers,
-        "optimizer": one.optimizer.state(),
-        "average": one.average.state(),
-        "history": one.history.arrays(),
-    }
-    return {"step": one.step} | {
-        f"{group} {name}": (np.asarray(a).dtype.str, np.shape(a), np.asarray(a).tobytes())
-        for group, arrays in groups.items()
-        for name, a in arrays.items()
-    }
 
 
 # Against a loop written out
@@ -629,17 +609,6 @@ def test_batches_of_one_image() -> None:
 
 
 # Through the command
-
-
-def call(*arguments: str | Path) -> int:
-    """Run the command in this process and return its exit status."""
-    before, sys.argv = sys.argv, ["l0ref", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-    finally:
-        sys.argv = before
-    return int(exit_.value.code or 0)
 
 
 def words(text: str) -> str:
