@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .concrete import BETA, GAMMA, ZETA, Float64Array, FloatArray
-from .hard_concrete import HardConcrete, test_time
+from .hard_concrete import HardConcrete, sample_and_slope, test_time
 
 INIT_JITTER = 0.01
 LOG_ALPHA_RANGE = (float(np.log(0.01)), float(np.log(100.0)))
@@ -122,9 +122,12 @@ class Gates:
 
     def law(self, log_alpha: FloatArray) -> HardConcrete:
         """Return the gates' distribution."""
+        self._require_own_shape(log_alpha)
+        return HardConcrete(log_alpha, **self.hyperparameters)
+
+    def _require_own_shape(self, log_alpha: FloatArray) -> None:
         if log_alpha.shape != self.shape:
             raise ValueError(f"log_alpha must have shape {self.shape}, got {log_alpha.shape}")
-        return HardConcrete(log_alpha, **self.hyperparameters)
 
     def noise_shape(self, n_examples: int | None = None) -> tuple[int, ...]:
         """Shape of u for one draw, or with `n_examples` for one draw an example."""
@@ -132,7 +135,8 @@ class Gates:
 
     def draw(self, log_alpha: FloatArray, u: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Draw the gates, and return with them dz/dlog_alpha, which their VJP needs."""
-        return self.law(log_alpha).sample_and_slope(u)
+        self._require_own_shape(log_alpha)
+        return sample_and_slope(log_alpha, u, **self.hyperparameters)
 
     def draw_vjp(self, dz: FloatArray, slope: FloatArray) -> FloatArray:
         """Pull dz back to log_alpha; draws of several examples share it, so they add up."""

@@ -63,6 +63,7 @@ __all__ = [
     "prob_zero",
     "prob_zero_partials",
     "sample",
+    "sample_and_slope",
     "sample_partials",
     "test_time",
     "test_time_partials",
@@ -117,6 +118,50 @@ def sample(
     0.347157
     """
     return HardConcrete(log_alpha, beta, gamma, zeta).sample(u)
+
+
+def sample_and_slope(
+    log_alpha: ArrayLike,
+    u: ArrayLike,
+    *,
+    beta: ArrayLike = BETA,
+    gamma: ArrayLike = GAMMA,
+    zeta: ArrayLike = ZETA,
+) -> tuple[FloatArray, FloatArray]:
+    r"""Gate drawn with noise u, and its derivative in log_alpha: all that training needs.
+
+    .. math:: z = \min(1, \max(0, \bar s)), \quad \frac{\partial z}{\partial\log\alpha} =
+              \frac{(\zeta-\gamma)s(1-s)}{\beta} \text{ where } 0 < \bar s < 1, \text{ else } 0
+
+    Parameters
+    ----------
+    log_alpha : array_like of float
+        Location. Its dtype is that of both results.
+    u : array_like of float, or Uniforms
+        Noise, uniform on the open interval (0, 1); broadcasts with log_alpha. A
+        `l0ref.noise.Uniforms` is a draw that is made here.
+    beta, gamma, zeta : array_like of float, optional
+        Temperature > 0, stretch gamma < 0 and zeta > 1.
+
+    Returns
+    -------
+    z : array or scalar
+        The gates, as `sample` gives them.
+    slope : array or scalar
+        dz/dlog_alpha, one for each gate; see `sample_partials`.
+
+    Raises
+    ------
+    ValueError
+        If a hyperparameter is out of range, or u is not strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> z, slope = sample_and_slope(0.5, 0.3)
+    >>> round(float(z), 6), round(float(slope), 6)
+    (0.347157, 0.420799)
+    """
+    return HardConcrete(log_alpha, beta, gamma, zeta).sample_and_slope(u)
 
 
 def sample_partials(

@@ -1,6 +1,7 @@
 r"""Layers: parameters and gates, and the pair of ops that uses them.
 
 Every layer has ``forward(x, u) -> (y, residuals)`` and ``backward(dy, residuals) -> (dx, grads)``.
+Which ops those are is its backend's matter: the reference's, or their fast twins.
 ``u`` is the layer's noise, of shape ``noise_shape(x.shape)``; None stands for test time, where
 gates are those of Eq. 13 and dropout does nothing. Layers never draw noise themselves, and a
 forward pass changes nothing in them.
@@ -15,14 +16,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import ops
+from .backends import NUMPY, Backend
 from .gates import Gates
+from .noise import Uniforms
 from .ops.conv import Conv2dResiduals, conv_output_size, pair
 from .ops.dense import DenseResiduals
 from .ops.norm import BatchNormResiduals
 from .ops.pool import PoolResiduals
 
 Array = NDArray[Any]
+Draws = Array | Uniforms
 Pair = tuple[int, int]
 
 
@@ -35,10 +38,13 @@ class Layer(abc.ABC):
         Trainable arrays by name; optimisers move them in place.
     buffers : dict of str to array
         Arrays that training keeps without a gradient: running statistics.
+    ops : Backend
+        Where the layer finds its ops.
     """
 
     params: dict[str, Array]
     buffers: dict[str, Array]
+    ops: Backend = NUMPY
 
     def __init__(self) -> None:
         self.params = {}
@@ -58,8 +64,13 @@ class Layer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
-        """Return dx, and a gradient for every entry of `params`."""
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return dx, and a gradient for every entry of `params`.
+
+        Without `need_dx`, dx may be None: nothing before the layer has parameters.
+        """
 
     def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Shape of u for a batch of shape `x_shape`; None for a layer without noise."""
@@ -130,11 +141,13 @@ class Weighted(Layer):
             self.params["log_alpha"] = log_alpha
 
     @abc.abstractmethod
-    def _apply(self, x: Array, z: Array | None, on: str, gates_bias: bool) -> tuple[Array, Any]:
+    def apply_op(self, x: Array, z: Array | None, on: str, gates_bias: bool) -> tuple[Array, Any]:
         """Apply the op."""
 
     @abc.abstractmethod
-    def _pull(self, dy: Array, residuals: Any) -> tuple[Array, Array, Array | None, Array | None]:
+    def pull_op(
+        self, dy: Array, residuals: Any, need_dx: bool
+    ) -> tuple[Array | None, Array, Array | None, Array | None]:
         """Apply its VJP."""
 
     def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -144,51 +157,67 @@ class Weighted(Layer):
         return self.gates.noise_shape(x_shape[0] if self.per_example else None)
 
     @property
-    def _spread(self) -> bool:
+    def spread(self) -> bool:
         """Whether the op takes the gates spread over the weights, for it knows no such gates."""
         gates = self.gates
         if gates is None or gates.shape == gates.weight_shape:
             return False
         return gates.labels is not None or self._own_axis.get(gates.on) != gates.axis
 
-    def forward(
-        self, x: Array, u: Array | None, *, training: bool = False
-    ) -> tuple[Array, GatedResiduals]:
-        """Apply the op with gates drawn from u, or with those of Eq. 13."""
+    def draw(self, x_shape: tuple[int, ...], u: Draws | None) -> tuple[Any, Any]:
+        """Return the gates drawn from u, or those of Eq. 13, and dz/dlog_alpha where drawn."""
         gates = self.gates
         if gates is None:
-            y, residuals = self._apply(x, None, "weights", True)
-            return y, GatedResiduals(residuals, None, None)
-        slope: Array | None = None
+            return None, None
         if u is None:
-            z = gates.test_time(self.params["log_alpha"])
-        else:
-            shape = self.noise_shape(x.shape)
-            if u.shape != shape:
-                raise ValueError(f"u must have shape {shape}, got {u.shape}")
-            z, slope = gates.draw(self.params["log_alpha"], u)
-        if self._spread:
+            return gates.test_time(self.params["log_alpha"]), None
+        shape = self.noise_shape(x_shape)
+        if u.shape != shape:
+            raise ValueError(f"u must have shape {shape}, got {u.shape}")
+        return self.ops.sample_and_slope(self.params["log_alpha"], u, **gates.hyperparameters)
+
+    def apply(self, x: Array, z: Array | None) -> tuple[Array, Any]:
+        """Apply the op with these gates."""
+        gates = self.gates
+        if gates is None or z is None:
+            return self.apply_op(x, None, "weights", True)
+        if self.spread:
             lead = z.shape[: z.ndim - 1]
             over_weights = np.broadcast_to(gates.expand(z), lead + gates.weight_shape)
-            y, residuals = self._apply(x, over_weights, "weights", True)
-        else:
-            y, residuals = self._apply(x, z, gates.on, gates.gates_bias)
-        return y, GatedResiduals(residuals, z, slope)
+            return self.apply_op(x, over_weights, "weights", True)
+        return self.apply_op(x, z, gates.on, gates.gates_bias)
 
-    def backward(self, dy: Array, residuals: GatedResiduals) -> tuple[Array, dict[str, Array]]:
-        """Pull dy back through the op, and dz through the draw."""
-        dx, dweight, dbias, dz = self._pull(dy, residuals.op)
+    def pull(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Any, dict[str, Array], Array | None]:
+        """Pull dy back through `apply`: dx, the gradients of weight and bias, and dz."""
+        dx, dweight, dbias, dz = self.pull_op(dy, residuals, need_dx)
+        if dz is not None and self.gates is not None and self.spread:
+            contract = self.gates.contract
+            per_draw = dz.ndim == len(self.gates.weight_shape)
+            dz = contract(dz) if per_draw else np.array([contract(d) for d in dz])
         grads = {"weight": dweight}
         if dbias is not None:
             grads["bias"] = dbias
+        return dx, grads, dz
+
+    def forward(
+        self, x: Array, u: Draws | None, *, training: bool = False
+    ) -> tuple[Array, GatedResiduals]:
+        """Apply the op with gates drawn from u, or with those of Eq. 13."""
+        z, slope = self.draw(x.shape, u)
+        y, residuals = self.apply(x, z)
+        return y, GatedResiduals(residuals, z, slope)
+
+    def backward(
+        self, dy: Array, residuals: GatedResiduals, *, need_dx: bool = True
+    ) -> tuple[Any, dict[str, Array]]:
+        """Pull dy back through the op, and dz through the draw."""
+        dx, grads, dz = self.pull(dy, residuals.op, need_dx=need_dx)
         if self.gates is not None:
             if residuals.slope is None:
                 raise ValueError("backward needs a forward pass with noise, not one at test time")
             assert dz is not None
-            if self._spread:
-                contract = self.gates.contract
-                per_draw = dz.ndim == len(self.gates.weight_shape)
-                dz = contract(dz) if per_draw else np.array([contract(d) for d in dz])
             grads["log_alpha"] = self.gates.draw_vjp(dz, residuals.slope)
         return dx, grads
 
@@ -241,16 +270,16 @@ class Dense(Weighted):
         """(N, D_out)."""
         return (x_shape[0], self.params["weight"].shape[1])
 
-    def _apply(
+    def apply_op(
         self, x: Array, z: Array | None, on: str, gates_bias: bool
     ) -> tuple[Array, DenseResiduals]:
         weight, bias = self.params["weight"], self.params["bias"]
-        return ops.dense(x, weight, bias, z, on=on, gates_bias=gates_bias)
+        return self.ops.dense(x, weight, bias, z, on=on, gates_bias=gates_bias)
 
-    def _pull(
-        self, dy: Array, residuals: DenseResiduals
-    ) -> tuple[Array, Array, Array | None, Array | None]:
-        return ops.dense_vjp(dy, residuals)
+    def pull_op(
+        self, dy: Array, residuals: DenseResiduals, need_dx: bool
+    ) -> tuple[Array | None, Array, Array | None, Array | None]:
+        return self.ops.dense_vjp(dy, residuals, need_dx=need_dx)  # type: ignore[no-any-return]
 
 
 class Conv2d(Weighted):
@@ -324,18 +353,18 @@ class Conv2d(Weighted):
         )
         return (x_shape[0], weight.shape[0], *sizes)
 
-    def _apply(
+    def apply_op(
         self, x: Array, z: Array | None, on: str, gates_bias: bool
     ) -> tuple[Array, Conv2dResiduals]:
         weight, bias = self.params["weight"], self.params.get("bias")
         # Gates on the weights leave the bias alone; without a bias there is none to take along.
         own = gates_bias and bias is not None
-        return ops.conv2d(x, weight, bias, z, on=on, gates_bias=own, **self.geometry)
+        return self.ops.conv2d(x, weight, bias, z, on=on, gates_bias=own, **self.geometry)
 
-    def _pull(
-        self, dy: Array, residuals: Conv2dResiduals
-    ) -> tuple[Array, Array, Array | None, Array | None]:
-        return ops.conv2d_vjp(dy, residuals)
+    def pull_op(
+        self, dy: Array, residuals: Conv2dResiduals, need_dx: bool
+    ) -> tuple[Array | None, Array, Array | None, Array | None]:
+        return self.ops.conv2d_vjp(dy, residuals, need_dx=need_dx)  # type: ignore[no-any-return]
 
 
 class BatchNorm(Layer):
@@ -379,54 +408,53 @@ class BatchNorm(Layer):
         """Normalise by the batch's statistics in training, by the running ones at test time."""
         weight, bias = self.params["weight"], self.params["bias"]
         if training:
-            return ops.batch_norm(x, weight, bias, eps=self.eps)
+            return self.ops.batch_norm(x, weight, bias, eps=self.eps)
         mean, var = self.buffers["running_mean"], self.buffers["running_var"]
-        return ops.batch_norm_inference(x, weight, bias, mean, var, eps=self.eps)
+        return self.ops.batch_norm_inference(x, weight, bias, mean, var, eps=self.eps)
 
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Pull dy back, through the batch's statistics too where those were used."""
         training = isinstance(residuals, BatchNormResiduals)
-        vjp = ops.batch_norm_vjp if training else ops.batch_norm_inference_vjp
+        vjp = self.ops.batch_norm_vjp if training else self.ops.batch_norm_inference_vjp
         dx, dweight, dbias = vjp(dy, residuals)
         return dx, {"weight": dweight, "bias": dbias}
 
     def updated_buffers(self, residuals: Any) -> dict[str, Array]:
         """Move the running statistics towards the batch's."""
         mean, var = self.buffers["running_mean"], self.buffers["running_var"]
-        mean, var = ops.running_statistics(mean, var, residuals, momentum=self.momentum)
+        mean, var = self.ops.running_statistics(mean, var, residuals, momentum=self.momentum)
         return {"running_mean": mean, "running_var": var}
 
 
 class Elementwise(Layer):
     """A parameter-free function of each element."""
 
-    def __init__(
-        self, op: Callable[[Array], tuple[Array, Array]], vjp: Callable[[Array, Array], Array]
-    ) -> None:
-        super().__init__()
-        self._op, self._vjp = op, vjp
+    _op: ClassVar[str]
 
     def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Array]:
         """Apply the function."""
-        return self._op(x)
+        y, residuals = getattr(self.ops, self._op)(x)
+        return y, residuals
 
-    def backward(self, dy: Array, residuals: Array) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Array, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Pull dy back."""
-        return self._vjp(dy, residuals), {}
+        return getattr(self.ops, f"{self._op}_vjp")(dy, residuals), {}
 
 
 class ReLU(Elementwise):
     """max(x, 0)."""
 
-    def __init__(self) -> None:
-        super().__init__(ops.relu, ops.relu_vjp)
+    _op = "relu"
 
 
 class Tanh(Elementwise):
     """Hyperbolic tangent."""
 
-    def __init__(self) -> None:
-        super().__init__(ops.tanh, ops.tanh_vjp)
+    _op = "tanh"
 
 
 class Dropout(Layer):
@@ -452,11 +480,13 @@ class Dropout(Layer):
         self, x: Array, u: Array | None, *, training: bool = False
     ) -> tuple[Array, Array | None]:
         """Drop where u < rate; pass x on at test time."""
-        return (x, None) if u is None else ops.dropout(x, u, self.rate)
+        return (x, None) if u is None else self.ops.dropout(x, u, self.rate)
 
-    def backward(self, dy: Array, residuals: Array | None) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Array | None, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Meet the same factors."""
-        return (dy if residuals is None else ops.dropout_vjp(dy, residuals)), {}
+        return (dy if residuals is None else self.ops.dropout_vjp(dy, residuals)), {}
 
 
 class Pool(Layer):
@@ -501,11 +531,13 @@ class MaxPool2d(Pool):
         self, x: Array, u: Array | None, *, training: bool = False
     ) -> tuple[Array, PoolResiduals]:
         """Pool."""
-        return ops.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+        return self.ops.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
 
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Send each dy to the element that was the largest."""
-        return ops.max_pool2d_vjp(dy, residuals), {}
+        return self.ops.max_pool2d_vjp(dy, residuals), {}
 
 
 class AvgPool2d(Pool):
@@ -515,11 +547,13 @@ class AvgPool2d(Pool):
         self, x: Array, u: Array | None, *, training: bool = False
     ) -> tuple[Array, PoolResiduals]:
         """Pool."""
-        return ops.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+        return self.ops.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
 
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Spread each dy evenly over its window."""
-        return ops.avg_pool2d_vjp(dy, residuals), {}
+        return self.ops.avg_pool2d_vjp(dy, residuals), {}
 
 
 class Flatten(Layer):
@@ -527,11 +561,13 @@ class Flatten(Layer):
 
     def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
         """Flatten."""
-        return ops.flatten(x)
+        return self.ops.flatten(x)
 
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Restore the shape."""
-        return ops.flatten_vjp(dy, residuals), {}
+        return self.ops.flatten_vjp(dy, residuals), {}
 
     def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(N, C H W)."""
@@ -570,7 +606,9 @@ class Normalize(Layer):
         """Normalise."""
         return (x - self._over(self.mean, x)) / self._over(self.std, x), None
 
-    def backward(self, dy: Array, residuals: None) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: None, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Divide by the standard deviation."""
         return dy / self._over(self.std, dy), {}
 
@@ -596,7 +634,9 @@ class Select(Layer):
         """Select."""
         return x[:, self.index], x.shape
 
-    def backward(self, dy: Array, residuals: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Put dy back in its places, and 0 elsewhere."""
         dx = np.zeros(residuals, dy.dtype)
         dx[:, self.index] = dy
@@ -665,7 +705,9 @@ class AddPattern(Layer):
             raise ValueError(f"x must have shape (N, {pattern.shape}), got {x.shape}")
         return x + pattern, None
 
-    def backward(self, dy: Array, residuals: None) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Array, residuals: None, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Add up dy over the examples and over the places that share an entry of the table."""
         total = dy.sum(axis=0)
         dtable = np.zeros_like(self.params["table"])

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import ops
+from .backends import Backend, load
+from .conditional import INPUT, Pass
 from .gates import Gates
 from .layers import BatchNorm, Layer, Weighted
+from .noise import Uniforms
 from .penalties import expected_l0, expected_l0_grad, expected_l2, expected_l2_grad
 
 Array = NDArray[Any]
-
-INPUT = -1
 
 
 class Loss(NamedTuple):
@@ -29,12 +30,16 @@ class Loss(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The objective on a minibatch, its gradient, and what else the pass leaves behind."""
+    """The objective on a minibatch, its gradient, and what else the pass leaves behind.
+
+    `buffers` are the running statistics after the pass, `gates` the z that were drawn, by the
+    position of their layer.
+    """
 
     loss: Loss
     grads: dict[str, Array]
     buffers: dict[str, Array]
-    residuals: list[Any]
+    gates: dict[int, Array]
 
 
 class Network:
@@ -94,6 +99,7 @@ class Network:
         self.names = dict(names or {})
         self._input_shape = None if input_shape is None else tuple(input_shape)
         taken = {len(self.layers) - 1, *self.sources, *self.skips.values()}
+        self._shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         edges = [*enumerate(self.sources), *self.skips.items(), *(sources or {}).items()]
         for i, source in edges:
             if not INPUT <= source < i < len(self.layers):
@@ -163,6 +169,26 @@ class Network:
         return other
 
     @property
+    def backend(self) -> Backend:
+        """Where its layers find their ops."""
+        return self.layers[0].ops
+
+    def with_backend(self, name: str) -> Network:
+        """Return the same network, over the same arrays, on another backend.
+
+        Raises
+        ------
+        ValueError
+            If there is no backend of that name.
+        """
+        backend = load(name)
+        other = copy.copy(self)
+        other.layers = [copy.copy(layer) for layer in self.layers]
+        for layer in other.layers:
+            layer.ops = backend
+        return other
+
+    @property
     def weighted(self) -> list[tuple[int, Weighted]]:
         """The layers that have weights, in order: position, layer."""
         return [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Weighted)]
@@ -186,12 +212,14 @@ class Network:
 
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Shape of each layer's input, for a batch of shape `x_shape`; last, that of the logits."""
-        outputs: dict[int, tuple[int, ...]] = {INPUT: x_shape}
-        inputs = []
-        for i, layer in enumerate(self.layers):
-            inputs.append(outputs[self.sources[i]])
-            outputs[i] = layer.output_shape(inputs[-1])
-        return [*inputs, outputs[len(self.layers) - 1]]
+        if x_shape not in self._shapes:  # asked for at every step, and always the same
+            outputs: dict[int, tuple[int, ...]] = {INPUT: x_shape}
+            inputs = []
+            for i, layer in enumerate(self.layers):
+                inputs.append(outputs[self.sources[i]])
+                outputs[i] = layer.output_shape(inputs[-1])
+            self._shapes[x_shape] = [*inputs, outputs[len(self.layers) - 1]]
+        return list(self._shapes[x_shape])
 
     def noise_shapes(self, x_shape: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
         """Shape of u for each layer that takes noise, by position, for a batch of that shape."""
@@ -202,7 +230,7 @@ class Network:
     def forward(
         self,
         x: Array,
-        noise: dict[int, Array] | None = None,
+        noise: Mapping[int, Array | Uniforms] | None = None,
         *,
         training: bool | None = None,
     ) -> tuple[Array, list[Any]]:
@@ -218,11 +246,7 @@ class Network:
         """
         training = noise is not None if training is None else training
         if noise is not None:
-            missing = sorted(self.noise_shapes(x.shape).keys() - noise.keys())
-            if missing:
-                raise ValueError(
-                    f"noise must have u for every layer that takes it; lacks {missing}"
-                )
+            self._check_noise(x, noise)
         needed_later = {*self.skips.values(), *self.sources}
         values: dict[int, Array] = {INPUT: x}
         residuals = []
@@ -235,6 +259,11 @@ class Network:
                 values[i] = y
             residuals.append(r)
         return y, residuals
+
+    def _check_noise(self, x: Array, noise: Mapping[int, Any]) -> None:
+        missing = sorted(self.noise_shapes(x.shape).keys() - noise.keys())
+        if missing:
+            raise ValueError(f"noise must have u for every layer that takes it; lacks {missing}")
 
     def backward(self, dlogits: Array, residuals: list[Any]) -> tuple[Array, dict[str, Array]]:
         """Pull dlogits back: the derivative in x, and one for every parameter.
@@ -279,48 +308,60 @@ class Network:
         n_train : int
             N, the number of training examples.
         """
+        lams = self._check_penalties(lam, l2, n_train)
+        l0_term, l2_term = 0.0, 0.0
+        grads: dict[str, Array] = {}
+        for (i, layer, gates), scale in zip(self.gated, lams, strict=True):
+            log_alpha = layer.params["log_alpha"]
+            l0_term += scale * expected_l0(log_alpha, gates.group_size, **gates.hyperparameters)
+            grads[f"{i}.log_alpha"] = scale * expected_l0_grad(
+                log_alpha, gates.group_size, **gates.hyperparameters
+            )
+        if l2 > 0:
+            l2_term, l2_grads = self._l2(l2 / (2 * n_train))
+            for name, g in l2_grads.items():
+                grads[name] = grads[name] + g if name in grads else g
+        return l0_term, l2_term, grads
+
+    def _check_penalties(self, lam: Sequence[float], l2: float, n_train: int) -> list[float]:
+        """Return lambda/N for each gated layer."""
         lams = check_lam(lam, len(self.gated))
         if not (l2 >= 0 and np.isfinite(l2)):
             raise ValueError(f"l2 must be at least 0 and finite, got {l2}")
         if n_train < 1:
             raise ValueError(f"n_train must be at least 1, got {n_train}")
-        l0_term = l2_term = 0.0
+        return [value / n_train for value in lams]
+
+    def _l2(self, half: float) -> tuple[float, dict[str, Array]]:
+        """Return half times the sum of squares under the gates, and its gradient."""
+        term = 0.0
         grads: dict[str, Array] = {}
-        for (i, layer, gates), layer_lam in zip(self.gated, lams, strict=True):
-            log_alpha = layer.params["log_alpha"]
-            scale = layer_lam / n_train
-            l0_term += scale * expected_l0(log_alpha, gates.group_size, **gates.hyperparameters)
-            grads[f"{i}.log_alpha"] = scale * expected_l0_grad(
-                log_alpha, gates.group_size, **gates.hyperparameters
-            )
-            if l2 > 0:
-                bias = layer.params["bias"] if gates.gates_bias else None
-                arguments = (layer.params["weight"], log_alpha, gates, bias)
-                half = l2 / (2 * n_train)
-                l2_term += half * expected_l2(*arguments)
-                d = expected_l2_grad(*arguments)
-                grads[f"{i}.weight"] = half * d.weight
-                grads[f"{i}.log_alpha"] += half * d.log_alpha
-                if d.bias is not None:
-                    grads[f"{i}.bias"] = half * d.bias
-        if l2 > 0:  # a layer without gates is always on: P = 1
-            for i, plain in self.weighted:
-                if plain.gates is None:
-                    weight = plain.params["weight"]
-                    squares = float(np.sum(np.square(weight), dtype=np.float64))
-                    l2_term += l2 / (2 * n_train) * squares
-                    grads[f"{i}.weight"] = l2 / n_train * weight
-        return l0_term, l2_term, grads
+        for i, layer in self.weighted:
+            weight, gates = layer.params["weight"], layer.gates
+            if gates is None:  # always on: P = 1
+                term += half * float(np.sum(np.square(weight), dtype=np.float64))
+                grads[f"{i}.weight"] = 2 * half * weight
+                continue
+            bias = layer.params["bias"] if gates.gates_bias else None
+            arguments = (weight, layer.params["log_alpha"], gates, bias)
+            term += half * expected_l2(*arguments)
+            d = expected_l2_grad(*arguments)
+            grads[f"{i}.weight"] = half * d.weight
+            grads[f"{i}.log_alpha"] = half * d.log_alpha
+            if d.bias is not None:
+                grads[f"{i}.bias"] = half * d.bias
+        return term, grads
 
     def evaluate(
         self,
         x: Array,
         labels: ArrayLike,
-        noise: dict[int, Array],
+        noise: Mapping[int, Array | Uniforms],
         *,
         lam: Sequence[float],
         l2: float = 0.0,
         n_train: int,
+        dense: bool = False,
     ) -> Evaluation:
         """Evaluate the objective on a minibatch, one draw of the gates, and its gradient.
 
@@ -331,28 +372,46 @@ class Network:
         ----------
         x : array, (N, *input_shape)
         labels : array_like of int, (N,)
-        noise : dict of int to array
+        noise : mapping of int to array
             u for each layer of `noise_shapes(x.shape)`.
         lam, l2, n_train
             See `penalties`.
+        dense : bool, optional
+            Compute everything, what this minibatch's closed gates multiply by 0 too; see
+            `l0ref.conditional`. The numbers are the same to rounding.
         """
-        logits, residuals = self.forward(x, noise)
-        data, ce = ops.softmax_cross_entropy(logits, labels)
-        _, grads = self.backward(ops.softmax_cross_entropy_vjp(1.0, ce), residuals)
-        l0_term, l2_term, penalty_grads = self.penalties(lam=lam, l2=l2, n_train=n_train)
-        for name, g in penalty_grads.items():
-            grads[name] = grads[name] + g
-        loss = float(data)
+        lams = self._check_penalties(lam, l2, n_train)
+        self._check_noise(x, noise)
+        drawn = Pass(self, x, noise, dense=dense)
+        data, ce = self.backend.softmax_cross_entropy(drawn.logits, labels)
+        own, dgates = drawn.backward(self.backend.softmax_cross_entropy_vjp(1.0, ce))
+        loss, l0_term, l2_term = float(data), 0.0, 0.0
+        for (i, layer, gates), scale in zip(self.gated, lams, strict=True):
+            own[f"{i}.log_alpha"], l0 = self.backend.gate_gradient(
+                dgates[i],
+                drawn.slopes[i],
+                layer.params["log_alpha"],
+                gates.group_size,
+                lam=scale,
+                **gates.hyperparameters,
+            )
+            l0_term += scale * l0
+        if l2 > 0:
+            l2_term, l2_grads = self._l2(l2 / (2 * n_train))
+            for name, g in l2_grads.items():
+                own[name] = own[name] + g
+        grads = {name: own[name] for name in self.params}
         buffers = {
             f"{i}.{name}": value
-            for i, (layer, r) in enumerate(zip(self.layers, residuals, strict=True))
-            for name, value in layer.updated_buffers(r).items()
+            for i, layer in enumerate(self.layers)
+            if layer.buffers
+            for name, value in layer.updated_buffers(drawn.residuals[i]).items()
         }
         total = Loss(loss + l0_term + l2_term, loss, l0_term, l2_term)
-        return Evaluation(total, grads, buffers, residuals)
+        return Evaluation(total, grads, buffers, drawn.gates)
 
     def loss_and_grads(
-        self, x: Array, labels: ArrayLike, noise: dict[int, Array], **options: Any
+        self, x: Array, labels: ArrayLike, noise: Mapping[int, Array | Uniforms], **options: Any
     ) -> tuple[Loss, dict[str, Array]]:
         """Return the first two of `evaluate`, which has the parameters."""
         loss, grads, _, _ = self.evaluate(x, labels, noise, **options)

@@ -105,6 +105,13 @@ class Adam:
     gate_lr : float, optional
         Learning rate of log_alpha; `lr` by default.
 
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    m, v : dict of str to array
+        The two moments of each parameter, not yet debiased.
+
     Raises
     ------
     ValueError
@@ -128,21 +135,18 @@ class Adam:
             raise ValueError(f"eps must be positive, got {eps}")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.t = 0
-        self._m: Params = {}
-        self._v: Params = {}
+        self.m: Params = {}
+        self.v: Params = {}
 
     def step(self, params: Params, grads: Params) -> None:
         """Move `params` in place."""
         _check_names(params, grads)
         self.t += 1
-        # sqrt(v / debias2) + eps = (sqrt(v) + eps sqrt(debias2)) / sqrt(debias2): the two scalings
-        # of the formula become one each of eps and lr, and the arrays are passed over fewer times.
-        root = float(np.sqrt(1 - self.beta2**self.t))
-        rescale = root / (1 - self.beta1**self.t)
+        rescale, eps = self.scales()
         for name, theta in params.items():
             g = grads[name]
-            m = self._m.setdefault(name, np.zeros_like(theta))
-            v = self._v.setdefault(name, np.zeros_like(theta))
+            m = self.m.setdefault(name, np.zeros_like(theta))
+            v = self.v.setdefault(name, np.zeros_like(theta))
             scratch = (1 - self.beta1) * g
             m *= self.beta1
             m += scratch
@@ -151,24 +155,34 @@ class Adam:
             v *= self.beta2
             v += scratch
             np.sqrt(v, out=scratch)
-            scratch += self.eps * root
+            scratch += eps
             np.divide(m, scratch, out=scratch)
             scratch *= rescale * (self.gate_lr if is_gate(name) else self.lr)
             np.subtract(theta, scratch, out=theta)
+
+    def scales(self) -> tuple[float, float]:
+        r"""Return what multiplies lr and what is added to sqrt(v), at step t.
+
+        With :math:`d_1 = 1-b_1^t` and :math:`d_2 = 1-b_2^t`, :math:`\frac{m/d_1}{\sqrt{v/d_2} +
+        \epsilon} = \frac{\sqrt{d_2}}{d_1} \frac{m}{\sqrt v + \epsilon\sqrt{d_2}}`: the debiasing
+        becomes two numbers, and the arrays are passed over fewer times.
+        """
+        root = float(np.sqrt(1 - self.beta2**self.t))
+        return root / (1 - self.beta1**self.t), self.eps * root
 
     def state(self) -> Params:
         """Return the moments and the step count."""
         return (
             {"t": np.asarray(self.t)}
-            | {f"m/{name}": m.copy() for name, m in self._m.items()}
-            | {f"v/{name}": v.copy() for name, v in self._v.items()}
+            | {f"m/{name}": m.copy() for name, m in self.m.items()}
+            | {f"v/{name}": v.copy() for name, v in self.v.items()}
         )
 
     def load_state(self, state: Params) -> None:
         """Take up the moments and the step count."""
         self.t = int(state["t"])
-        self._m = {n.removeprefix("m/"): a.copy() for n, a in state.items() if n.startswith("m/")}
-        self._v = {n.removeprefix("v/"): a.copy() for n, a in state.items() if n.startswith("v/")}
+        self.m = {n.removeprefix("m/"): a.copy() for n, a in state.items() if n.startswith("m/")}
+        self.v = {n.removeprefix("v/"): a.copy() for n, a in state.items() if n.startswith("v/")}
 
 
 class TemporalAverage:
@@ -211,7 +225,7 @@ class TemporalAverage:
     def update(self, params: Params) -> None:
         """Take in the parameters of one more step."""
         self.t += 1
-        weight = (1 - self.decay) / (1 - self.decay**self.t)
+        weight = self.weight()
         for name, theta in params.items():
             if name not in self.params:
                 self.params[name] = theta.copy()
@@ -219,6 +233,10 @@ class TemporalAverage:
                 average = self.params[name]
                 average *= 1 - weight
                 average += weight * theta
+
+    def weight(self) -> float:
+        """w_t, the newest parameters' share."""
+        return (1 - self.decay) / (1 - self.decay**self.t)
 
     def state(self) -> Params:
         """Return the average and the step count."""
@@ -230,3 +248,27 @@ class TemporalAverage:
         """Take up the average and the step count."""
         self.t = int(state["t"])
         self.params = {n.removeprefix("average/"): a.copy() for n, a in state.items() if n != "t"}
+
+
+def step_and_average(
+    optimizer: Optimizer,
+    average: TemporalAverage,
+    params: Params,
+    grads: Params,
+    buffers: Params,
+) -> None:
+    """Move the parameters one step, and take them and the buffers into the average.
+
+    Parameters
+    ----------
+    optimizer, average
+        Both move on by a step, in place.
+    params : dict of str to array
+        Moved in place.
+    grads : dict of str to array
+        Of the same names and shapes.
+    buffers : dict of str to array
+        What the optimiser does not move, but the average takes in.
+    """
+    optimizer.step(params, grads)
+    average.update(params | buffers)

@@ -78,6 +78,75 @@ def expected_l0_grad(
     return sum_to_shape(grad, np.shape(log_alpha))
 
 
+def gate_gradient(
+    dz: ArrayLike,
+    slope: ArrayLike,
+    log_alpha: ArrayLike,
+    group_size: ArrayLike = 1,
+    *,
+    lam: float,
+    beta: ArrayLike = BETA,
+    gamma: ArrayLike = GAMMA,
+    zeta: ArrayLike = ZETA,
+) -> tuple[FloatArray, float]:
+    r"""Derivative of the objective in log_alpha, by both ways: through the draw, and the penalty.
+
+    .. math:: \frac{\partial R}{\partial\log\alpha_g} =
+              \sum_n \frac{\partial L}{\partial z_{ng}} \frac{\partial z_{ng}}
+              {\partial\log\alpha_g} + \lambda\,|g|\,P_g (1-P_g), \quad P_g = P(z_g \ne 0)
+
+    The first term is the VJP of `l0ref.hard_concrete.sample_and_slope`; where one draw serves the
+    whole batch there is one n. The second is lam times `expected_l0_grad`, without noise (Eq. 9).
+
+    Parameters
+    ----------
+    dz : array_like of float
+        Derivative of the data loss with respect to the gates drawn, of log_alpha's shape, or with
+        one more axis in front: one draw for each example.
+    slope : array_like of float
+        dz/dlog_alpha of the draw, of dz's shape.
+    log_alpha : array_like of float
+        One a gate, any shape.
+    group_size : array_like of int, optional
+        |g|, broadcast against log_alpha.
+    lam : float
+        The factor in front of the count, **as it stands in the objective**: lambda / N for a data
+        loss averaged over examples.
+    beta, gamma, zeta : array_like of float, optional
+        Hyperparameters of the law.
+
+    Returns
+    -------
+    d_log_alpha : array
+        Of log_alpha's shape.
+    l0 : float
+        `expected_l0`: a count, **not** multiplied by lam.
+
+    Raises
+    ------
+    ValueError
+        If dz and slope are not of one shape, that of log_alpha or with one more axis in front.
+
+    Examples
+    --------
+    >>> gradient, l0 = gate_gradient([2.0, 1.0], [0.4, 0.0], [0.5, -0.3], [300, 10], lam=0.001)
+    >>> gradient.round(6), round(l0, 4)
+    (array([0.82919 , 0.001684]), 275.086)
+    """
+    through, slopes, shape = np.asarray(dz), np.asarray(slope), np.shape(log_alpha)
+    per_example = through.ndim == len(shape) + 1
+    if through.shape[per_example:] != shape or slopes.shape != through.shape:
+        raise ValueError(
+            f"dz and slope must both have the shape of log_alpha, {shape}, or one more axis in "
+            f"front, got {through.shape} and {slopes.shape}"
+        )
+    law = {"beta": beta, "gamma": gamma, "zeta": zeta}
+    pulled = through * slopes
+    drawn = pulled.sum(axis=0) if per_example else pulled
+    penalty = float(lam) * expected_l0_grad(log_alpha, group_size, **law)
+    return np.asarray(drawn + penalty), expected_l0(log_alpha, group_size, **law)
+
+
 def _slope(log_alpha: ArrayLike, beta: ArrayLike, gamma: ArrayLike, zeta: ArrayLike) -> FloatArray:
     """dP/dlog_alpha = P(z != 0) P(z = 0)."""
     active = prob_active(log_alpha, beta=beta, gamma=gamma, zeta=zeta)

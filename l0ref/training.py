@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .augment import crop_and_flip, draw_crop_and_flip
+from .backends import BACKENDS
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset
 from .flops import expected_cost, hard_cost, network_cost
@@ -30,7 +31,7 @@ from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
 
-_FORMAT = "l0ref checkpoint 2"
+_FORMAT = "l0ref checkpoint 3"
 OPTIMIZERS = ("adam", "sgd")
 DTYPES = ("float32", "float64")
 
@@ -92,6 +93,11 @@ class Settings:
         Of every draw.
     dtype : {"float32", "float64"}
         Of parameters and data.
+    backend : {"numba", "numpy"}
+        Who computes: the fast twins, or the reference. The draws are the same to the bit, the rest
+        to rounding.
+    dense : bool
+        Compute what this minibatch's closed gates multiply by 0, too; see `l0ref.conditional`.
     """
 
     model: str = "lenet-300-100"
@@ -120,6 +126,8 @@ class Settings:
     statistics: int = 0
     seed: int = 0
     dtype: str = "float32"
+    backend: str = "numba"
+    dense: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 1)):
@@ -129,6 +137,7 @@ class Settings:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("dtype", self.dtype, DTYPES),
             ("model", self.model, tuple(MODELS)),
+            ("backend", self.backend, BACKENDS),
         ):
             if chosen not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {chosen!r}")
@@ -288,7 +297,7 @@ class Trainer:
         self.settings = settings
         self.data = data
         self.noise = Noise(settings.seed)
-        self.network = settings.network(data)
+        self.network = settings.network(data).with_backend(settings.backend)
         self.lam = check_lam(settings.lam, len(self.network.gated))
         self.optimizer = settings.make_optimizer()
         self.average = TemporalAverage(settings.average)
@@ -356,11 +365,11 @@ class Trainer:
         images = crop_and_flip(rows.reshape(len(rows), *self._maps), offsets, flips)
         return images.reshape(len(rows), -1)
 
-    def _drawn_flops(self, residuals: list[Any]) -> float:
+    def _drawn_flops(self, gates: dict[int, Array]) -> float:
         """FLOPs of the network that was drawn; of the first example's, if each has its own."""
         masks = []
         for i, layer, _ in self.network.gated:
-            z = residuals[i].z
+            z = gates[i]
             masks.append((z[0] if layer.per_example else z) != 0)
         return network_cost(self.network, masks).flops
 
@@ -373,10 +382,14 @@ class Trainer:
 
     def advance(self) -> None:
         """Take one optimiser step; at the end of an epoch, add to the history."""
+        with self.network.backend.exclusive():
+            self._advance()
+
+    def _advance(self) -> None:
         rows = self._batch()
         x = self.inputs(self._augmented(self.data.x_train[rows]))
         u = {
-            i: self.noise.uniform(self._stream(i), shape, layer=i, step=self.step)
+            i: self.noise.draws(self._stream(i), shape, layer=i, step=self.step)
             for i, shape in self.network.noise_shapes(x.shape).items()
         }
         params = self.network.params
@@ -387,6 +400,7 @@ class Trainer:
             lam=self.lam,
             l2=self.settings.l2,
             n_train=len(self.data.y_train),
+            dense=self.settings.dense,
         )
         loss, grads = evaluation.loss, evaluation.grads
         odd = [] if np.isfinite(loss.total) else [f"the loss is {loss.total}"]
@@ -400,14 +414,18 @@ class Trainer:
                 f"{odd[0]} at step {self.step}: nothing was changed by this step; "
                 "a lower learning rate may help"
             )
-        self.optimizer.step(params, grads)
         self.network.set_buffers(evaluation.buffers)
         if self.settings.clamp_log_alpha:
+            self.optimizer.step(params, grads)
             for _, layer, _ in self.network.gated:
                 clamp_log_alpha(layer.params["log_alpha"])
-        self.average.update(params | self.network.buffers)
+            self.average.update(params | self.network.buffers)
+        else:
+            self.network.backend.step_and_average(
+                self.optimizer, self.average, params, grads, self.network.buffers
+            )
         self.step += 1
-        self._sums += (*loss, self._drawn_flops(evaluation.residuals))
+        self._sums += (*loss, self._drawn_flops(evaluation.gates))
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()
 

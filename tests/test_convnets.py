@@ -163,7 +163,7 @@ def test_the_objective_and_its_whole_gradient(kind: str) -> None:
     lam = (3.0, 0.7)
     freeze(x, *network.params.values(), *network.buffers.values(), *noise.values())
     weighing: dict[str, Any] = {"lam": lam, "l2": 1.9, "n_train": 40}
-    loss, grads, buffers, residuals = network.evaluate(x, LABELS, noise, **weighing)
+    loss, grads, buffers, _ = network.evaluate(x, LABELS, noise, **weighing)
 
     stages = twin(network, noise, mp.mpf, training=True)
     exact_x, exact_lam = naive.convert(x.tolist(), mp.mpf), [mp.mpf(v) for v in lam]
@@ -193,7 +193,7 @@ def test_the_objective_and_its_whole_gradient(kind: str) -> None:
         assert np.abs(expected).max() > 1e-6
 
     # Pull dlogits back to x, for a few of its numbers.
-    logits, _ = network.forward(x, noise)
+    logits, residuals = network.forward(x, noise)
     _, ce = ops.softmax_cross_entropy(logits, LABELS)
     dx, _ = network.backward(ops.softmax_cross_entropy_vjp(1.0, ce), residuals)
     assert dx.shape == x.shape

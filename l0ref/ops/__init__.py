@@ -7,6 +7,7 @@ stands in each docstring.
 
 from .add import add, add_vjp
 from .conv import conv2d, conv2d_vjp, conv_output_size
+from .conv_block import conv_relu_pool, conv_relu_pool_vjp
 from .cross_entropy import softmax_cross_entropy, softmax_cross_entropy_vjp
 from .dense import dense, dense_vjp
 from .dropout import dropout, dropout_vjp
@@ -18,6 +19,7 @@ from .norm import (
     batch_norm_vjp,
     running_statistics,
 )
+from .pack import pack, pack_vjp
 from .pool import avg_pool2d, avg_pool2d_vjp, max_pool2d, max_pool2d_vjp
 from .relu import relu, relu_vjp
 from .tanh import tanh, tanh_vjp
@@ -34,6 +36,8 @@ __all__ = [
     "conv2d",
     "conv2d_vjp",
     "conv_output_size",
+    "conv_relu_pool",
+    "conv_relu_pool_vjp",
     "dense",
     "dense_vjp",
     "dropout",
@@ -42,6 +46,8 @@ __all__ = [
     "flatten_vjp",
     "max_pool2d",
     "max_pool2d_vjp",
+    "pack",
+    "pack_vjp",
     "relu",
     "relu_vjp",
     "running_statistics",

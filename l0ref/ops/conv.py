@@ -160,7 +160,7 @@ def conv2d(
     """
     stride, padding = pair("stride", stride, 1), pair("padding", padding, 0)
     dilation = pair("dilation", dilation, 1)
-    _check(x, weight, bias, z, on, groups)
+    check_conv(x, weight, bias, z, on, groups)
     out_size = output_sizes(x, weight.shape[2:], stride, padding, dilation)
     n, c_out = x.shape[0], weight.shape[0]
 
@@ -184,8 +184,8 @@ def conv2d(
 
 
 def conv2d_vjp(
-    dy: Array, residuals: Conv2dResiduals
-) -> tuple[Array, Array, Array | None, Array | None]:
+    dy: Array, residuals: Conv2dResiduals, *, need_dx: bool = True
+) -> tuple[Array | None, Array, Array | None, Array | None]:
     r"""Pull dy back through `conv2d`.
 
     With gates on the outputs, :math:`y_{nop} = a_{nop} z_o`, p a place in the map, so that
@@ -210,11 +210,13 @@ def conv2d_vjp(
     ----------
     dy : array, (N, C_out, H_out, W_out)
     residuals : Conv2dResiduals
+    need_dx : bool, optional
+        Whether anything wants dx; nothing does in a network's first layer.
 
     Returns
     -------
     dx, dweight : arrays
-        Of the shapes of x and weight.
+        Of the shapes of x and weight; dx is None where it is not needed.
     dbias : array or None
         (C_out,); None where there is no bias.
     dz : array or None
@@ -242,9 +244,11 @@ def conv2d_vjp(
     columns = _columns(x, kernel, stride, padding, dilation, groups)
     da_rows = da.reshape(n, groups, c_out // groups, columns.shape[-1])
     dv = np.matmul(da_rows, columns.swapaxes(-1, -2)).reshape(n, *weight.shape)
-    d_columns = np.matmul(_rows(gated, groups).swapaxes(-1, -2), da_rows)
-    d_windows = d_columns.reshape(n, c_in, *kernel, *out_size)
-    dx = add_windows(d_windows, x.shape, stride, padding, dilation)
+    dx = None
+    if need_dx:
+        d_columns = np.matmul(_rows(gated, groups).swapaxes(-1, -2), da_rows)
+        d_windows = d_columns.reshape(n, c_in, *kernel, *out_size)
+        dx = add_windows(d_windows, x.shape, stride, padding, dilation)
 
     if z is None or on == "outputs":
         return dx, dv.sum(axis=0), dbias, dz
@@ -350,7 +354,7 @@ def _check_int(name: str, value: Any, lowest: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {lowest}, got {value!r}")
 
 
-def _check(
+def check_conv(
     x: Array, weight: Array, bias: Array | None, z: Array | None, on: str, groups: int
 ) -> None:
     if x.ndim != 4:

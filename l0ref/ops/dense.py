@@ -83,19 +83,23 @@ def dense(
     return y, DenseResiduals(x, weight, z, on, ungated, gates_bias)
 
 
-def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array, Array | None]:
+def dense_vjp(
+    dy: Array, residuals: DenseResiduals, *, need_dx: bool = True
+) -> tuple[Array | None, Array, Array, Array | None]:
     r"""Pull dy back through `dense`.
 
-    With gates on the inputs, :math:`y_{no} = \sum_i x_{ni} z_i W_{io} + b_o`, so that
+    Gates on the inputs or on the weights make a plain layer with the weights :math:`V_{io} = z_i
+    W_{io}` or :math:`V_{io} = z_{io} W_{io}`, so that
 
-    .. math:: dx_{ni} = z_i \sum_o dy_{no} W_{io}, \quad
-              dW_{io} = \sum_n x_{ni} z_i\, dy_{no}, \quad
-              db_o = \sum_n dy_{no}, \quad
-              dz_i = \sum_n x_{ni} \sum_o dy_{no} W_{io} .
+    .. math:: dx_{ni} = \sum_o dy_{no} V_{io}, \quad dV_{io} = \sum_n x_{ni}\, dy_{no}, \quad
+              db_o = \sum_n dy_{no}
 
-    With gates on the weights, :math:`y_{no} = \sum_i x_{ni} W_{io} z_{io} + b_o`. The product V =
-    W z has the plain layer's :math:`dV = x^T dy`, and :math:`dW = dV\,z`, :math:`dz = dV\,W`. One
-    draw an example keeps the n of dV until it has met W or z.
+    and from V the product rule gives :math:`dW = dV\,z` and :math:`dz = dV\,W`, summed over the
+    outputs where they share a gate, :math:`dz_i = \sum_o dV_{io} W_{io}`. One draw an example keeps
+    the n of dV until it has met W or z; for gates on the inputs that is
+
+    .. math:: dW_{io} = \sum_n x_{ni} z_{ni}\, dy_{no}, \quad
+              dz_{ni} = x_{ni} \sum_o dy_{no} W_{io} .
 
     With gates on the outputs, :math:`y = a z` with the plain layer's output a: :math:`da = dy\,z`,
     :math:`dz = \sum_n dy\,a`. A bias that the gates leave alone is not in a but added after it:
@@ -105,11 +109,13 @@ def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array
     ----------
     dy : array, (N, D_out)
     residuals : DenseResiduals
+    need_dx : bool, optional
+        Whether anything wants dx; nothing does in a network's first layer.
 
     Returns
     -------
     dx, dweight, dbias : arrays
-        Of the shapes of x, weight and bias.
+        Of the shapes of x, weight and bias; dx is None where it is not needed.
     dz : array or None
         Of the shape of z.
     """
@@ -117,22 +123,26 @@ def dense_vjp(dy: Array, residuals: DenseResiduals) -> tuple[Array, Array, Array
     if dy.shape != (x.shape[0], weight.shape[1]):
         raise ValueError(f"dy must have shape {(x.shape[0], weight.shape[1])}, got {dy.shape}")
     if z is None:
-        return dy @ weight.T, x.T @ dy, dy.sum(axis=0), None
-    if on == "inputs":
-        dxz = dy @ weight.T
-        dz = dxz * x
-        return dxz * z, (x * z).T @ dy, dy.sum(axis=0), dz if z.ndim == 2 else dz.sum(axis=0)
+        return dy @ weight.T if need_dx else None, x.T @ dy, dy.sum(axis=0), None
     if on == "outputs":
         assert ungated is not None
         da, dz = dy * z, dy * ungated
         dbias = (da if gates_bias else dy).sum(axis=0)
-        return da @ weight.T, x.T @ da, dbias, dz if z.ndim == 2 else dz.sum(axis=0)
-    if z.ndim == 2:
+        dx = da @ weight.T if need_dx else None
+        return dx, x.T @ da, dbias, dz if z.ndim == 2 else dz.sum(axis=0)
+    dbias = dy.sum(axis=0)
+    if on == "inputs" and z.ndim == 2:
+        dxz = dy @ weight.T
+        return dxz * z if need_dx else None, (x * z).T @ dy, dbias, dxz * x
+    if on == "inputs" or z.ndim == 2:
+        by_weight = z[:, None] if on == "inputs" else z
         dv = x.T @ dy
-        return dy @ (weight * z).T, dv * z, dy.sum(axis=0), dv * weight
+        dx = dy @ (weight * by_weight).T if need_dx else None
+        dz = dv * weight
+        return dx, dv * by_weight, dbias, dz.sum(axis=1) if on == "inputs" else dz
     dv = x[:, :, None] * dy[:, None, :]
-    dx = np.matmul(weight * z, dy[:, :, None])[:, :, 0]
-    return dx, (dv * z).sum(axis=0), dy.sum(axis=0), dv * weight
+    dx = np.matmul(weight * z, dy[:, :, None])[:, :, 0] if need_dx else None
+    return dx, (dv * z).sum(axis=0), dbias, dv * weight
 
 
 def _check(x: Array, weight: Array, bias: Array, z: Array | None, on: str) -> None:

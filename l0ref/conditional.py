@@ -1,0 +1,488 @@
+r"""Conditional computation: what this minibatch's closed gates leave out of its forward and backward.
+
+A gate is drawn as exactly 0 with positive probability, and a unit or feature map behind such a gate
+takes no part in the minibatch. Two things follow, and both are exact:
+
+* **forward**: a map whose gate is 0 (and whose bias goes with it) is 0, and stays 0 through an
+  activation, dropout or pooling. A layer that reads it adds zeros: it is not **live**;
+* **backward**: a unit that is only read through gates that are 0 has the derivative 0, and so have
+  all weights, biases and gates that act through it alone: it is not **read**.
+
+So each value in the network keeps the units that are both, the weights between them are packed side
+by side, and the layers do the same work on smaller arrays. Gradients of what was left out are exact
+zeros. The products sum fewer terms, in another order: the result is that of the whole network to
+rounding. (What is left out is not looked at: where it holds an infinity or a NaN, 0 times it is no
+NaN here.)
+
+Batch norm makes 0 into something else and has statistics of every map; it, and every layer that is
+not named in this module, takes all units and gives all units.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Backend
+from .gates import Gates
+from .layers import Conv2d, Dropout, Elementwise, Flatten, Layer, MaxPool2d, Pool, ReLU, Weighted
+from .ops.pack import PackResiduals
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
+
+INPUT = -1
+WORTH = 0.9
+"""Pack where at most this share of the multiplications is left: packing has a cost of its own."""
+
+_PASSING = (Elementwise, Dropout, Pool)
+"""Layers that turn each unit or map into one, on its own, and 0 into 0."""
+
+
+class Wiring(Protocol):
+    """What this module needs to know of a network: its layers, and who takes from whom."""
+
+    layers: list[Layer]
+    sources: list[int]
+    skips: dict[int, int]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example."""
+
+    @property
+    def backend(self) -> Backend:
+        """Of the layers."""
+
+    @property
+    def gated(self) -> list[tuple[int, Weighted, Gates]]:
+        """Position, layer and gates of each layer that has gates."""
+
+    @property
+    def weighted(self) -> list[tuple[int, Weighted]]:
+        """Position and layer of each layer that has weights."""
+
+    def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Of each layer's input, and of the logits."""
+
+
+class Move(NamedTuple):
+    """From the units that a value keeps to those that a layer takes."""
+
+    take: Index | None  # positions among those kept; None for all, in order
+    place: Index | None  # positions among those taken; None for all, in order
+    n_kept: int
+    n_taken: int
+
+    @classmethod
+    def between(cls, kept: Mask, taken: Mask) -> Move | None:
+        """Return the move, or None where nothing moves."""
+        both = kept & taken
+        take = None if _same(both, kept) else np.flatnonzero(both[kept])
+        place = None if _same(both, taken) else np.flatnonzero(both[taken])
+        if take is None and place is None:
+            return None
+        return cls(take, place, int(kept.sum()), int(taken.sum()))
+
+    def forward(self, x: Array, ops: Backend) -> Array:
+        """Leave out what is not taken, and put zeros for what is taken but was known to be 0."""
+        y: Array = x if self.take is None else ops.pack(x, None, self.take)[0]
+        return y if self.place is None else _spread(y, self.place, self.n_taken, ops)
+
+    def backward(self, dy: Array, ops: Backend) -> Array:
+        """Pull dy back."""
+        dx: Array = dy if self.place is None else ops.pack(dy, None, self.place)[0]
+        return dx if self.take is None else _spread(dx, self.take, self.n_kept, ops)
+
+
+def _same(a: Mask, b: Mask) -> bool:
+    return bool(np.array_equal(a, b))
+
+
+def _spread(x: Array, columns: Index, n: int, ops: Backend) -> Array:
+    """Spread the columns of x over n, with zeros between them."""
+    shape = (x.shape[0], n, *x.shape[2:])
+    spread: Array = ops.pack_vjp(x, PackResiduals(shape, None, columns))
+    return spread
+
+
+class Packing:
+    """Which units each value of a network keeps, and each layer takes, in one minibatch.
+
+    Parameters
+    ----------
+    network : Network
+    gates : mapping of int to array
+        z of each gated layer, by position.
+
+    Attributes
+    ----------
+    kept : dict of int to mask
+        Units of the output of layer i (INPUT: of the network's input) that are computed.
+    taken : dict of int to mask
+        Units of its input that layer i reads.
+    """
+
+    def __init__(self, network: Wiring, gates: Mapping[int, Array]) -> None:
+        self.network = network
+        layers, sources, skips = network.layers, network.sources, network.skips
+        shapes = network.shapes((1, *network.input_shape))
+        n_units = {INPUT: network.input_shape[0]}
+        for i, layer in enumerate(layers):
+            n_units[i] = layer.output_shape(shapes[i])[1]
+
+        live = {INPUT: np.ones(n_units[INPUT], bool)}
+        for i, layer in enumerate(layers):
+            live[i] = self._live(layer, live[sources[i]], gates.get(i), n_units[i])
+            if i in skips:
+                live[i] = live[i] | live[skips[i]]
+
+        nobody = {v: np.zeros(n, bool) for v, n in n_units.items()}
+        read = nobody | {len(layers) - 1: np.ones(n_units[len(layers) - 1], bool)}
+        reads: dict[int, Mask] = {}
+        for i in reversed(range(len(layers))):
+            reads[i] = self._reads(layers[i], read[i], gates.get(i), n_units[sources[i]])
+            read[sources[i]] = read[sources[i]] | reads[i]
+            if i in skips:
+                read[skips[i]] = read[skips[i]] | read[i]
+
+        self.kept: dict[int, Mask] = {INPUT: np.ones(n_units[INPUT], bool)}
+        self.taken: dict[int, Mask] = {}
+        self.moves: dict[tuple[int, int], Move | None] = {}
+        for i, layer in enumerate(layers):
+            source = self.kept[sources[i]]
+            self.kept[i] = _at_least_one(live[i] & read[i])
+            if isinstance(layer, _PASSING):
+                self.taken[i] = self.kept[i]
+            elif isinstance(layer, Flatten):
+                maps = _at_least_one(live[sources[i]] & reads[i])
+                self.taken[i] = maps
+                self.kept[i] = np.repeat(maps, n_units[i] // len(maps))
+            elif _packs(layer):
+                self.taken[i] = live[sources[i]] & reads[i]
+                if not self.taken[i].any():
+                    self.taken[i] = np.arange(len(source)) == source.argmax()
+            else:
+                self.taken[i], self.kept[i] = np.ones_like(source), np.ones_like(live[i])
+            self.moves[sources[i], i] = Move.between(source, self.taken[i])
+            if i in skips:
+                # To the output of layer i is added what lies in the places of its own kept units.
+                self.moves[skips[i], i] = Move.between(self.kept[skips[i]], self.kept[i])
+
+    @staticmethod
+    def _live(layer: Layer, source: Mask, z: Array | None, n: int) -> Mask:
+        """Units of the layer's output that may be other than 0."""
+        if isinstance(layer, _PASSING):
+            return source
+        if isinstance(layer, Flatten):
+            return np.repeat(source, n // len(source))
+        if z is not None and isinstance(layer, Weighted) and _packs(layer):
+            gates, no_bias = layer.gates, "bias" not in layer.params
+            assert gates is not None
+            if gates.axis == layer.output_axis and (gates.gates_bias or no_bias):
+                return _open(z)
+        return np.ones(n, bool)
+
+    @staticmethod
+    def _reads(layer: Layer, read: Mask, z: Array | None, n: int) -> Mask:
+        """Units of the layer's input that have a way to what is read."""
+        if isinstance(layer, _PASSING):
+            return read
+        if isinstance(layer, Flatten):
+            return read.reshape(n, len(read) // n).any(axis=1)
+        if z is not None and isinstance(layer, Weighted) and _packs(layer):
+            gates = layer.gates
+            assert gates is not None
+            if gates.axis == 1 - layer.output_axis:
+                return _open(z)
+        return np.ones(n, bool)
+
+    @property
+    def share(self) -> float:
+        """Share of the multiplications that is left."""
+        whole = left = 0.0
+        shapes = self.network.shapes((1, *self.network.input_shape))
+        for i, layer in self.network.weighted:
+            outputs = layer.output_shape(shapes[i])[2:]
+            size = layer.params["weight"].size * float(np.prod(outputs))
+            whole += size
+            left += size * self.taken[i].mean() * self.kept[i].mean()
+        return left / whole if whole else 1.0
+
+
+def _packs(layer: Layer) -> bool:
+    """Whether the layer can do with some of its inputs and give some of its outputs."""
+    if not isinstance(layer, Weighted) or (isinstance(layer, Conv2d) and layer.groups > 1):
+        return False
+    gates = layer.gates  # a gate a weight and an example: nothing is closed for the minibatch
+    return gates is None or gates.axis is not None or not layer.per_example
+
+
+def _open(z: Array) -> Mask:
+    """Which gates are open, for any example."""
+    mask: Mask = z != 0
+    return mask if mask.ndim == 1 else mask.any(axis=0)
+
+
+def _at_least_one(mask: Mask) -> Mask:
+    """Keep one unit of none, which is 0 or unread and harms nothing: no array is empty."""
+    return mask if mask.any() else np.arange(len(mask)) == 0
+
+
+class Pass:
+    """One way through a network and back, without what this minibatch's gates close.
+
+    Parameters
+    ----------
+    network : Network
+    x : array, (N, *input_shape)
+    noise : mapping of int to array
+        u for each layer of `network.noise_shapes(x.shape)`.
+    dense : bool, optional
+        Leave nothing out.
+
+    Attributes
+    ----------
+    logits : array, (N, K)
+    gates, slopes : dict of int to array
+        z of each gated layer, by position, and dz/dlog_alpha: all of them.
+    residuals : list
+        One for each layer; None within a block of layers that is run as one.
+    packing : Packing or None
+        None where nothing is left out.
+    """
+
+    def __init__(
+        self, network: Wiring, x: Array, noise: Mapping[int, Any], *, dense: bool = False
+    ) -> None:
+        self._network, self._ops = network, network.backend
+        shapes = network.shapes(x.shape)
+        self.gates: dict[int, Array] = {}
+        self.slopes: dict[int, Array] = {}
+        for i, layer, _ in network.gated:
+            self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
+        self.packing = None if dense else self._worthwhile()
+        self._blocks = blocks(network) if self._ops.fuses else {}
+        self.residuals: list[Any] = [None] * len(network.layers)
+        self.logits = self._forward(x, noise)
+
+    def _worthwhile(self) -> Packing | None:
+        masks = (
+            _open(self.gates[i]) for i, _, gates in self._network.gated if gates.axis is not None
+        )
+        if all(mask.all() for mask in masks):
+            return None
+        packing = Packing(self._network, self.gates)
+        return packing if packing.share <= WORTH else None
+
+    # --- forward ---
+
+    def _move(self, x: Array, source: int, i: int) -> Array:
+        move = self.packing.moves[source, i] if self.packing else None
+        return x if move is None else move.forward(x, self._ops)
+
+    def _forward(self, x: Array, noise: Mapping[int, Any]) -> Array:
+        network, ops = self._network, self._ops
+        needed_later = {*network.skips.values(), *network.sources}
+        values = {INPUT: x}
+        i = 0
+        while i < len(network.layers):
+            layer, source = network.layers[i], network.sources[i]
+            x = self._move(values[source], source, i)
+            if i in self._blocks:
+                y = self._forward_block(i, x)
+                i = self._blocks[i]
+            elif isinstance(layer, Weighted):
+                z = self.gates.get(i)
+                if self.packing and _packs(layer):
+                    y, self.residuals[i] = self._apply_packed(i, layer, x, z)
+                else:
+                    y, self.residuals[i] = layer.apply(x, z)
+            else:
+                u = noise.get(i)
+                if self.packing and isinstance(layer, Dropout) and u is not None:
+                    u = np.asarray(u)[:, self.packing.taken[i]]
+                y, self.residuals[i] = layer.forward(x, u, training=True)
+            if i in network.skips:
+                y, _ = ops.add(y, self._move(values[network.skips[i]], network.skips[i], i))
+            if i in needed_later:
+                values[i] = y
+            i += 1
+        return y
+
+    def _index(self, i: int, layer: Weighted) -> tuple[Index | None, Index | None]:
+        """Positions along the weights' first and second axis that the pass has."""
+        assert self.packing is not None
+        by_axis = {
+            layer.output_axis: self.packing.kept[i],
+            1 - layer.output_axis: self.packing.taken[i],
+        }
+        rows, columns = (None if m.all() else np.flatnonzero(m) for m in map(by_axis.get, (0, 1)))
+        return rows, columns
+
+    def _packed(self, i: int, layer: Weighted) -> tuple[Weighted, Mask]:
+        """Return the layer with its packed weights, and which outputs it gives."""
+        assert self.packing is not None
+        small, outputs = copy.copy(layer), self.packing.kept[i]
+        small.params = {"weight": self._ops.pack(layer.params["weight"], *self._index(i, layer))[0]}
+        if "bias" in layer.params:
+            bias = layer.params["bias"]
+            small.params["bias"] = bias if outputs.all() else bias[outputs]
+        return small, outputs
+
+    def _packed_gates(self, i: int, layer: Weighted, z: Array) -> tuple[Array, str, bool]:
+        """Return the gates as the op on packed weights takes them."""
+        gates = layer.gates
+        assert gates is not None
+        assert self.packing is not None
+        if layer.spread or gates.axis is None:
+            over_weights = np.broadcast_to(gates.expand(z), gates.weight_shape)
+            return self._ops.pack(over_weights, *self._index(i, layer))[0], "weights", True
+        outputs = gates.axis == layer.output_axis
+        mask = (self.packing.kept if outputs else self.packing.taken)[i]
+        return z if mask.all() else z[..., mask], gates.on, gates.gates_bias
+
+    def _apply_packed(
+        self, i: int, layer: Weighted, x: Array, z: Array | None
+    ) -> tuple[Array, Any]:
+        small, _ = self._packed(i, layer)
+        if z is None:
+            return small.apply_op(x, None, "weights", True)
+        return small.apply_op(x, *self._packed_gates(i, layer, z))
+
+    def _forward_block(self, i: int, x: Array) -> Array:
+        """Run a convolution, ReLU and max pooling as one op."""
+        conv, pool = self._network.layers[i], self._network.layers[i + 2]
+        assert isinstance(conv, Conv2d)
+        assert isinstance(pool, MaxPool2d)
+        z = self.gates.get(i)
+        small: Weighted = self._packed(i, conv)[0] if self.packing else conv
+        gates, gates_bias = z, True
+        if z is not None and conv.gates is not None:
+            gates_bias = conv.gates.gates_bias and "bias" in conv.params
+            if self.packing:
+                gates = self._packed_gates(i, conv, z)[0]
+        y, self.residuals[i] = self._ops.conv_relu_pool(
+            x,
+            small.params["weight"],
+            small.params.get("bias"),
+            gates,
+            gates_bias=gates_bias,
+            **conv.geometry,
+            kernel_size=pool.kernel_size,
+            pool_stride=pool.stride,
+            pool_padding=pool.padding,
+        )
+        return y  # type: ignore[no-any-return]
+
+    # --- backward ---
+
+    def backward(self, dlogits: Array) -> tuple[dict[str, Array], dict[int, Array]]:
+        """Return the gradients of weights, biases and batch norm, and dz of each gated layer."""
+        network, ops = self._network, self._ops
+        grads: dict[str, Array] = {}
+        dgates: dict[int, Array] = {}
+        wanted = _with_parameters_before(network)
+        ends = {last: first for first, last in self._blocks.items()}
+        cotangents = {len(network.layers) - 1: dlogits}
+
+        def arrive(source: int, i: int, dy: Array) -> None:
+            if source not in wanted:
+                return
+            move = self.packing.moves[source, i] if self.packing else None
+            dy = dy if move is None else move.backward(dy, ops)
+            cotangents[source] = cotangents[source] + dy if source in cotangents else dy
+
+        i = len(network.layers) - 1
+        while i >= 0:
+            if i not in cotangents:
+                i -= 1
+                continue
+            dy = cotangents.pop(i)
+            if i in network.skips:
+                arrive(network.skips[i], i, dy)
+            i = ends.get(i, i)
+            layer, source, r = network.layers[i], network.sources[i], self.residuals[i]
+            if isinstance(layer, Weighted):
+                dx, own, dz = self._pull(i, layer, dy, r, need_dx=source in wanted)
+                if dz is not None:
+                    dgates[i] = dz
+            else:
+                dx, own = layer.backward(dy, r, need_dx=source in wanted)
+            if dx is not None:
+                arrive(source, i, dx)
+            grads |= {f"{i}.{name}": g for name, g in own.items()}
+            i -= 1
+        return grads, dgates
+
+    def _pull(
+        self, i: int, layer: Weighted, dy: Array, residuals: Any, *, need_dx: bool
+    ) -> tuple[Any, dict[str, Array], Array | None]:
+        if self.packing is None or not _packs(layer):
+            if i not in self._blocks:
+                return layer.pull(dy, residuals, need_dx=need_dx)
+            dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
+            own = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
+            return dx, own, dz
+        if i in self._blocks:
+            dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
+        else:
+            dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx)
+        shape, kept = layer.params["weight"].shape, self.packing.kept[i]
+        whole = PackResiduals(shape, *self._index(i, layer))
+        own = {"weight": self._ops.pack_vjp(dweight, whole)}
+        if dbias is not None:
+            own["bias"] = _among(dbias, kept)
+        if dz is None:
+            return dx, own, None
+        gates = layer.gates
+        assert gates is not None
+        if layer.spread or gates.axis is None:
+            dz = self._ops.pack_vjp(dz, whole)
+            return dx, own, gates.contract(dz) if layer.spread else dz
+        outputs = gates.axis == layer.output_axis
+        return dx, own, _among(dz, kept if outputs else self.packing.taken[i])
+
+
+def _among(values: Array, mask: Mask) -> Array:
+    """Put values where the mask is on, along the last axis, and exact zeros elsewhere."""
+    if mask.all():
+        return values
+    spread = np.zeros((*values.shape[:-1], len(mask)), values.dtype)
+    spread[..., mask] = values
+    return spread
+
+
+def _with_parameters_before(network: Wiring) -> set[int]:
+    """Positions whose output depends on a parameter: only their derivatives are of use."""
+    wanted: set[int] = set()
+    for i, layer in enumerate(network.layers):
+        if layer.params or network.sources[i] in wanted or network.skips.get(i) in wanted:
+            wanted.add(i)
+    return wanted
+
+
+def blocks(network: Wiring) -> dict[int, int]:
+    """Convolution, ReLU and max pooling in a row that nothing else looks into: first, last."""
+    layers, sources, skips = network.layers, network.sources, network.skips
+    readers = [*sources, *skips.values()]
+    found = {}
+    for i in range(len(layers) - 2):
+        conv, middle, last = layers[i : i + 3]
+        if not (isinstance(conv, Conv2d) and isinstance(middle, ReLU)):
+            continue
+        on_maps = conv.gates is None or (conv.gates.axis == conv.output_axis and not conv.spread)
+        alone = sources[i + 1 : i + 3] == [i, i + 1] and not {i, i + 1} & skips.keys()
+        if (
+            isinstance(last, MaxPool2d)
+            and on_maps
+            and alone
+            and readers.count(i) == readers.count(i + 1) == 1
+        ):
+            found[i] = i + 2
+    return found

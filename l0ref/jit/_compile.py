@@ -1,0 +1,94 @@
+r"""How the kernels are compiled, and how they are run on more than one core.
+
+Every kernel is compiled twice when it is needed: in parallel, and for one thread. The second is for
+where the first must not run: in a process that was forked from one that has threads (whose threads
+the fork did not copy), and while another Python thread is inside a parallel kernel (not every pool
+that Numba can run on allows two).
+
+Compiled code is kept on disk. Where no folder can be written to, or the disk is full, it is
+compiled anew in each process and nothing else changes.
+
+To get vectors out of a loop, run it from 0 over a slice: an index that starts elsewhere may be
+negative, for all that the compiler knows, and then counts from the end.
+
+Floating point is that of NumPy: NaN and infinities are what they are (no ``nnan``, no ``ninf``).
+Only `CONTRACT` (a b + c rounded once) and, where a kernel asks for it, `REASSOCIATE` (a sum in
+another order, so that it can use vectors) are allowed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import prange
+
+__all__ = ["CONTRACT", "REASSOCIATE", "Kernel", "inline", "kernel", "parallel", "prange"]
+
+CONTRACT = frozenset({"contract"})
+REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
+
+_inside = threading.Lock()
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked, _inside
+    _forked, _inside = True, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+class Kernel:
+    """A function that Numba compiles on its first call, in parallel or for one thread."""
+
+    def __init__(self, function: Callable[..., Any], *, fastmath: frozenset[str], parallel: bool):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._options = {"fastmath": set(fastmath), "nogil": True, "error_model": "numpy"}
+        self._serial = self._compiled(cache=True, parallel=False)
+        self._parallel = self._compiled(cache=True, parallel=True) if parallel else None
+
+    def _compiled(self, *, cache: bool, parallel: bool) -> Any:
+        options = self._options | {"parallel": parallel}
+        try:
+            return numba.njit(cache=cache, **options)(self._function)
+        except RuntimeError:  # no folder that the compiled code could be kept in
+            return numba.njit(**options)(self._function)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run, on as many threads as may be."""
+        if self._parallel is None or _forked or not _inside.acquire(blocking=False):
+            return self._run("_serial", args)
+        try:
+            return self._run("_parallel", args)
+        finally:
+            _inside.release()
+
+    def _run(self, which: str, args: tuple[Any, ...]) -> Any:
+        try:
+            return getattr(self, which)(*args)
+        except OSError:  # the disk is full, or the folder has become read-only
+            setattr(self, which, self._compiled(cache=False, parallel=which == "_parallel"))
+            return getattr(self, which)(*args)
+
+
+def parallel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel whose `prange` loops run on all threads."""
+    return lambda function: Kernel(function, fastmath=fastmath, parallel=True)
+
+
+def kernel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel for one thread: for what is too small to be shared out."""
+    return lambda function: Kernel(function, fastmath=fastmath, parallel=False)
+
+
+def inline(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function that kernels call; it is compiled with them."""
+    return lambda function: numba.njit(fastmath=set(fastmath), error_model="numpy")(function)

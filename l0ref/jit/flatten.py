@@ -1,0 +1,1 @@
+"""Twins: to come."""

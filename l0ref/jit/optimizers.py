@@ -1,0 +1,94 @@
+"""Twins of `l0ref.optimizers`: one pass over memory for Adam and the temporal average."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import optimizers
+from ._compile import inline, kernel, parallel, prange
+from ._registry import NotForKernel, check_arrays, twin
+
+Array = NDArray[Any]
+Params = dict[str, Array]
+
+NEAR = 1024
+"""Elements of one pass: what three loops over them read and write stays in the first cache."""
+
+FEW = 8192
+"""Elements that are not worth waking another thread for."""
+
+
+NEAR = 1024
+"""Elements of one pass: what three passes over them read and write stays in the first cache."""
+
+
+@inline()
+def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
+    old_1, new_1, old_2, new_2 = numbers[0], numbers[1], numbers[2], numbers[3]
+    eps, lr, old, new = numbers[4], numbers[5], numbers[6], numbers[7]
+    # Three loops, not one: of five arrays that may overlap, for all that it knows, the compiler
+    # makes no vectors; of three it does, after a check when it runs.
+    for i in range(theta.shape[0]):
+        g = grad[i]
+        m[i] = old_1 * m[i] + new_1 * g
+        v[i] = old_2 * v[i] + new_2 * (g * g)
+    for i in range(theta.shape[0]):
+        theta[i] -= lr * (m[i] / (np.sqrt(v[i]) + eps))
+    for i in range(theta.shape[0]):
+        average[i] = old * average[i] + new * theta[i]
+
+
+@parallel()
+def _move_all(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
+    n = theta.shape[0]
+    for block in prange((n + NEAR - 1) // NEAR):
+        near = slice(block * NEAR, min(n, (block + 1) * NEAR))
+        _move(theta[near], grad[near], m[near], v[near], average[near], numbers)
+
+
+@kernel()
+def _move_few(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
+    _move(theta, grad, m, v, average, numbers)
+
+
+@twin(optimizers.step_and_average)
+def step_and_average(
+    optimizer: optimizers.Optimizer,
+    average: optimizers.TemporalAverage,
+    params: Params,
+    grads: Params,
+    buffers: Params,
+) -> None:
+    """Adam's; from its second step on, when there is something to update."""
+    if type(optimizer) is not optimizers.Adam or params.keys() != grads.keys():
+        raise NotForKernel
+    m, v, averages = optimizer.m, optimizer.v, average.params
+    for name, theta in params.items():
+        if name not in m or name not in averages:
+            raise NotForKernel
+        arrays = (theta, grads[name], m[name], v[name], averages[name])
+        check_arrays(*arrays)
+        for a in arrays:
+            if a.shape != theta.shape or not a.flags.c_contiguous:
+                raise NotForKernel
+    # From here on nothing can fail: all parameters move, or none has.
+    optimizer.t += 1
+    rescale, eps = optimizer.scales()
+    average.update(buffers)
+    w = average.weight()
+    b_1, b_2 = optimizer.beta1, optimizer.beta2
+    for name, theta in params.items():
+        lr = optimizer.gate_lr if optimizers.is_gate(name) else optimizer.lr
+        numbers = np.array([b_1, 1 - b_1, b_2, 1 - b_2, eps, lr * rescale, 1 - w, w], theta.dtype)
+        run = _move_few if theta.size <= FEW else _move_all
+        run(
+            theta.reshape(-1),
+            grads[name].reshape(-1),
+            m[name].reshape(-1),
+            v[name].reshape(-1),
+            averages[name].reshape(-1),
+            numbers,
+        )

@@ -1,0 +1,87 @@
+"""Twins of `l0ref.ops.pack`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..ops.pack import PackResiduals
+from ._compile import parallel, prange
+from ._registry import NotForKernel, check_arrays, twin
+
+Array = NDArray[Any]
+Index = NDArray[np.intp]
+
+
+@parallel()
+def _gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
+    for i in prange(rows.shape[0]):
+        source, target = x[rows[i]], y[i]
+        for j in range(columns.shape[0]):
+            here, there = source[columns[j]], target[j]
+            for k in range(there.shape[0]):
+                there[k] = here[k]
+
+
+@parallel()
+def _scatter(dy, rows, columns, dx):  # type: ignore[no-untyped-def]
+    for r in prange(dx.shape[0]):
+        target = dx[r]
+        for c in range(target.shape[0]):
+            there = target[c]
+            for k in range(there.shape[0]):
+                there[k] = 0
+        if rows[r] >= 0:
+            source = dy[rows[r]]
+            for j in range(columns.shape[0]):
+                here, there = source[j], target[columns[j]]
+                for k in range(here.shape[0]):
+                    there[k] = here[k]
+
+
+def _positions(index: Index | None, n: int) -> Index:
+    return np.arange(n) if index is None else np.ascontiguousarray(index, dtype=np.intp)
+
+
+def _inside(index: Index | None, n: int) -> bool:
+    return index is None or (index.ndim == 1 and bool(((index >= 0) & (index < n)).all()))
+
+
+def _as_three_axes(a: Array) -> Array:
+    rest = math.prod(a.shape[2:])
+    return np.ascontiguousarray(a).reshape(*a.shape[:2], rest)
+
+
+@twin(ops.pack)
+def pack(x: Array, rows: Index | None, columns: Index | None) -> tuple[Array, PackResiduals]:
+    """Rows are shared out; whole maps that lie together are left to NumPy, which copies them so."""
+    check_arrays(x)
+    if x.ndim < 2 or (x.ndim == 4 and rows is None):
+        raise NotForKernel
+    if not (_inside(rows, x.shape[0]) and _inside(columns, x.shape[1])):
+        raise NotForKernel
+    r, c = _positions(rows, x.shape[0]), _positions(columns, x.shape[1])
+    y = np.empty((len(r), len(c), *x.shape[2:]), x.dtype)
+    _gather(_as_three_axes(x), r, c, y.reshape(len(r), len(c), -1 if y.size else 1))
+    return y, PackResiduals(x.shape, rows, columns)
+
+
+@twin(ops.pack_vjp)
+def pack_vjp(dy: Array, residuals: PackResiduals) -> Array:
+    """Each row of dx is written once, with its zeros."""
+    check_arrays(dy)
+    shape, rows, columns = residuals
+    if len(shape) == 4 and rows is None:
+        raise NotForKernel
+    r, c = _positions(rows, shape[0]), _positions(columns, shape[1])
+    if dy.shape != (len(r), len(c), *shape[2:]):
+        raise NotForKernel
+    source = np.full(shape[0], -1)
+    source[r] = np.arange(len(r))
+    dx = np.empty(shape, dy.dtype)
+    _scatter(_as_three_axes(dy), source, c, dx.reshape(*shape[:2], math.prod(shape[2:])))
+    return dx

@@ -1,0 +1,114 @@
+r"""Twin of `l0ref.penalties.gate_gradient`: the draw's VJP and the penalty's gradient in one pass.
+
+With c = beta log(-gamma/zeta) and w = exp(-\|log_alpha\|) exp(+-c), the ratio of the smaller of
+P(z != 0) and P(z = 0) to the larger (to within the factor exp(c)),
+
+.. math:: P = \frac{w}{1+w} \text{ or } \frac{1}{1+w}, \quad P(1-P) = \frac{w}{(1+w)^2} :
+
+one exponential, no difference, and so both tails.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import penalties
+from ..concrete import BETA, GAMMA, ZETA, FloatArray
+from ._compile import REASSOCIATE, inline, parallel, prange
+from ._registry import NotForKernel, check_arrays, twin
+from .elementary import exp
+
+GATES = 1024
+"""Gates that one turn of a parallel loop takes; the count is added up turn by turn, in order."""
+
+GREATEST_SHIFT = 30.0
+"""Of |beta log(-gamma/zeta)|: up to here no w overflows, nor its square, in float32."""
+
+
+@inline(fastmath=REASSOCIATE)
+def _weighted_sum(active, group_size):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(active.size):
+        total += np.float64(active[i]) * group_size[i]
+    return total
+
+
+@parallel()
+def _gate_gradient(dz, slope, log_alpha, group_size, law, gradient, counts):  # type: ignore[no-untyped-def]
+    number = log_alpha.dtype.type
+    zero, one = number(0), number(1)
+    lam, grow, shrink = law[0], law[1], law[2]
+    n_gates = log_alpha.size
+    for turn in prange((n_gates + GATES - 1) // GATES):
+        start = turn * GATES
+        stop = min(n_gates, start + GATES)
+        out, here, sizes = gradient[start:stop], log_alpha[start:stop], group_size[start:stop]
+        active = np.empty(stop - start, log_alpha.dtype)
+        for i in range(here.size):
+            a = here[i]
+            off = a < zero
+            w = exp(a if off else -a) * (grow if off else shrink)
+            larger = one / (one + w)
+            smaller = w * larger
+            active[i] = smaller if off else larger
+            out[i] = lam * (number(sizes[i]) * (smaller * larger))
+        counts[turn] = _weighted_sum(active, sizes)
+        first, through = dz[0, start:stop], slope[0, start:stop]
+        if dz.shape[0] == 1:
+            for i in range(here.size):
+                out[i] += first[i] * through[i]
+        else:
+            sums = active  # of the same length, and no more needed
+            for i in range(here.size):
+                sums[i] = first[i] * through[i]
+            for example in range(1, dz.shape[0]):
+                row, row_slope = dz[example, start:stop], slope[example, start:stop]
+                for i in range(here.size):
+                    sums[i] += row[i] * row_slope[i]
+            for i in range(here.size):
+                out[i] += sums[i]
+
+
+@twin(penalties.gate_gradient)
+def gate_gradient(
+    dz: Any,
+    slope: Any,
+    log_alpha: Any,
+    group_size: Any = 1,
+    *,
+    lam: float,
+    beta: Any = BETA,
+    gamma: Any = GAMMA,
+    zeta: Any = ZETA,
+) -> tuple[FloatArray, float]:
+    """Derivative of data loss and penalty in log_alpha, and the expected count."""
+    check_arrays(dz, slope, log_alpha)
+    shape = log_alpha.shape
+    if type(group_size) is not np.ndarray or group_size.dtype != np.int64:
+        raise NotForKernel
+    if (
+        shape != group_size.shape
+        or dz.shape != slope.shape
+        or shape not in (dz.shape, dz.shape[1:])
+    ):
+        raise NotForKernel
+    for value in (lam, beta, gamma, zeta):
+        if not isinstance(value, (float, int)) or not math.isfinite(value):
+            raise NotForKernel
+    if not (beta > 0 and gamma < 0 and zeta > 1):
+        raise NotForKernel
+    shift = beta * math.log(-gamma / zeta)
+    if not shape or abs(shift) > GREATEST_SHIFT:
+        raise NotForKernel
+    size = log_alpha.size
+    gradient = np.empty(shape, dtype=log_alpha.dtype)
+    counts = np.empty(-(-size // GATES))
+    law = np.array([lam, math.exp(-shift), math.exp(shift)], dtype=log_alpha.dtype)
+    rows = (np.ascontiguousarray(a).reshape(-1, size) for a in (dz, slope))
+    gates = (np.ascontiguousarray(a).reshape(-1) for a in (log_alpha, group_size))
+    with np.errstate(all="ignore"):  # for where the kernel is run as Python
+        _gate_gradient(*rows, *gates, law, gradient.reshape(-1), counts)
+    return gradient, float(counts.sum())
