@@ -1,6 +1,6 @@
-r"""Benchmarks: how long a step takes, beside the NumPy reference and beside what no step can beat.
+r"""Benchmarks: how long a step takes, beside the NumPy reference and beside bare arithmetic.
 
-Every contender is a function that does one repetition of a workload. Contenders are timed in turn
+A contender is a function that does one repetition of a workload. Contenders are timed in turn
 (A B C A B C ...), so that whatever else the machine is doing meets them all, and what is reported
 is the median over the turns, with the quartiles. Two rulers lie beside them: the *floor*, the
 step's matrix products alone through `numpy.matmul`, and a *copy* of the array that is worked on.
@@ -9,25 +9,25 @@ step's matrix products alone through `numpy.matmul`, and a *copy* of the array t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
+import itertools
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from . import __version__, ops
+from . import __version__, backends
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset, load_mnist_sample
-from .hard_concrete import HardConcrete, sample
 from .noise import Noise, Stream
-from .penalties import expected_l0_grad
 from .training import Settings, Trainer
 
 Array = NDArray[Any]
@@ -38,7 +38,7 @@ OPEN, CLOSED = 16.0, -16.0
 Further out, squares of the penalty's gradient would be subnormal in Adam's second moment, and slow.
 """
 
-LAM = 0.1
+LAM, N_TRAIN = 0.1, 60_000
 PAUSE = 0.05  # seconds; the threads of the contender before spin for up to 0.03 before they sleep
 
 
@@ -198,15 +198,17 @@ class Steps:
         self.trainer.advance()
 
 
-def settings_of(workload: Workload, *, backend: str, epochs: int = 10**6) -> Settings:
-    """Return the settings of a training workload."""
+def settings_of(workload: Workload, *, backend: str) -> Settings:
+    """Return the settings of a training workload, for a run without an end."""
     return Settings(
         model=workload.model,
         hidden=workload.hidden,
         gates=workload.gates,
         batch_size=workload.batch_size,
         lam=(LAM,),
-        epochs=epochs,
+        epochs=10**6,
+        backend=backend,
+        dense=workload.dense,
     )
 
 
@@ -221,37 +223,36 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
         Of a step; `bench_data` by default.
     """
     if workload.kind == "step":
-        data = bench_data() if data is None else data
-        trainer = Trainer(settings_of(workload, backend=backend), data)
+        trainer = Trainer(
+            settings_of(workload, backend=backend), bench_data() if data is None else data
+        )
         params = trainer.network.params
         set_gates([a for name, a in params.items() if name.endswith("log_alpha")], workload)
         return Steps(trainer)
+    functions = backends.load(backend)
     if workload.kind == "conv":
         x, weight, bias, z, dy = conv_arrays(workload.batch_size)
 
         def conv() -> object:
-            _, residuals = ops.conv2d(x, weight, bias, z, on="outputs", gates_bias=True)
-            return ops.conv2d_vjp(dy, residuals)
+            with functions.exclusive():
+                _, residuals = functions.conv2d(x, weight, bias, z, on="outputs", gates_bias=True)
+                return functions.conv2d_vjp(dy, residuals)
 
         return conv
     log_alpha, dz = gate_arrays(workload.size)
     law = {"beta": workload.beta, "gamma": GAMMA, "zeta": ZETA}
-    noise = Noise(0)
-    step = 0
+    group_size = np.ones(log_alpha.shape, np.int64)  # as of a gate a weight
+    noise, steps = Noise(0), itertools.count()
 
-    def draws() -> Any:
-        nonlocal step
-        step += 1
-        return noise.uniform(Stream.GATES, log_alpha.shape, layer=0, step=step)
-
-    def draw() -> object:
-        return sample(log_alpha, draws(), **law)
+    def draw() -> Any:
+        u = noise.draws(Stream.GATES, log_alpha.shape, step=next(steps))
+        return functions.sample_and_slope(log_alpha, u, **law)
 
     def gradient() -> object:
-        u = draws()
-        gates = HardConcrete(log_alpha, **law)
-        z, slope = gates.sample(u), gates.sample_partials(u).log_alpha
-        return z, dz * slope + LAM / 60_000 * expected_l0_grad(log_alpha, 1, **law)
+        z, slope = draw()
+        return z, functions.gate_gradient(
+            dz, slope, log_alpha, group_size, lam=LAM / N_TRAIN, **law
+        )
 
     return draw if workload.kind == "draw" else gradient
 
@@ -265,19 +266,20 @@ def products(workload: Workload) -> list[tuple[str, int, int, int]]:
     For each layer with weights: the output, the derivative in the weights, and that in the input,
     where one is needed: not in the network's own (the derivative in a gate on it is a sum over
     weight times derivative in the weight). A convolution is one product over all examples and
-    places. Where gates are closed, only what the others need is left.
+    places. Where closed gates are left out, so is here what only they need.
     """
     n = workload.batch_size
     shapes: list[tuple[str, int, int, int]] = []
     if workload.kind == "conv":
         shapes.append(("conv", 50, 500, 64 * n))
     elif workload.model == "lenet-5":
-        one, two, three, four = workload.open_gates or (20, 50, 800, 500)
+        sizes = None if workload.dense else workload.open_gates
+        one, two, three, four = sizes or (20, 50, 800, 500)
         shapes += [("conv 1", one, 25, 576 * n), ("conv 2", two, 25 * one, 64 * n)]
         shapes += [("dense 1", n, three, four), ("dense 2", n, four, 10)]
     elif workload.kind == "step":
         widths = workload.widths
-        for i, (d_in, d_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (d_in, d_out) in enumerate(itertools.pairwise(widths)):
             shapes.append((f"dense {i + 1}", n, d_in, d_out))
     found = []
     for i, (name, m, k, p) in enumerate(shapes):
@@ -301,14 +303,10 @@ def flops(workload: Workload) -> int:
 def floor(workload: Workload) -> Contender | None:
     """Return the matrix products of a workload through `numpy.matmul`; None where it has none.
 
-    Operands are in the order that is fastest, and ready in memory: nothing is gathered, and
-    nothing is done with the results.
+    Operands lie ready in memory, each in rows or in columns, whichever is fastest: nothing is
+    gathered, and nothing is done with the results.
     """
-    rng = np.random.default_rng(0)
-    operands = []
-    for _, m, k, n in products(workload):
-        a, b = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((m, k), (k, n)))
-        operands.append((a, b, np.empty((m, n), np.float32)))
+    operands = [_fastest(m, k, n) for _, m, k, n in products(workload)]
     if not operands:
         return None
 
@@ -317,6 +315,25 @@ def floor(workload: Workload) -> Contender | None:
             np.matmul(a, b, out=out)
 
     return multiply
+
+
+def _fastest(m: int, k: int, n: int) -> tuple[Array, Array, Array]:
+    """Operands and result of a product (M, K) @ (K, N), in the memory order that is fastest."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n))]
+    best, fastest = np.inf, arrays
+    for columns in itertools.product((False, True), repeat=3):
+        way = [
+            np.ascontiguousarray(array.T).T if turned else array
+            for array, turned in zip(arrays, columns, strict=True)
+        ]
+        for _ in range(3):
+            start = time.perf_counter()
+            np.matmul(way[0], way[1], out=way[2])
+            seconds = time.perf_counter() - start
+            if seconds < best:
+                best, fastest = seconds, way
+    return fastest[0], fastest[1], fastest[2]
 
 
 def copy(workload: Workload) -> Contender | None:
@@ -334,7 +351,7 @@ def copy(workload: Workload) -> Contender | None:
 def repeat(contender: Contender, count: int) -> float:
     """Seconds a repetition, over `count` of them in a row, after one that brings the caches back.
 
-    Rubbish is collected before, not meanwhile. A contender that works ahead has ``wait``; one that
+    Rubbish is not collected meanwhile. A contender that works ahead has ``wait``; one that
     must not be timed everywhere has ``ready``.
     """
     ready, wait = getattr(contender, "ready", None), getattr(contender, "wait", None)
@@ -343,7 +360,6 @@ def repeat(contender: Contender, count: int) -> float:
     contender()
     if wait is not None:
         wait()
-    gc.collect()
     gc.disable()
     try:
         start = time.perf_counter()
@@ -357,7 +373,7 @@ def repeat(contender: Contender, count: int) -> float:
 
 
 def calibrate(contender: Contender, seconds: float) -> int:
-    """How many repetitions take about that long; the first of all are not counted (they compile)."""
+    """How many repetitions take about that long; the first of all do not count: they compile."""
     for _ in range(3):
         contender()
     once = min(repeat(contender, 1), repeat(contender, 3))
@@ -379,18 +395,22 @@ def summary(samples: Iterable[float]) -> dict[str, Any]:
 
 
 def interleave(
-    time_once: Mapping[str, Callable[[], float]], rounds: int, *, pause: float = PAUSE
+    time_once: Mapping[str, Callable[[], float]], rounds: int, *, budget: float = np.inf
 ) -> dict[str, dict[str, Any]]:
     """Time contenders in turn, `rounds` times; return the `summary` of each.
 
-    Each round begins with another one, so that none always comes after the same.
+    Each round begins with another one, so that none always comes after the same. After `budget`
+    seconds no round begins, but for the first.
     """
+    start = time.monotonic()
     samples: dict[str, list[float]] = {name: [] for name in time_once}
     names = list(time_once)
     for r in range(rounds):
-        shift = r % len(names)
+        if r and time.monotonic() - start > budget:
+            break
+        shift = r % max(len(names), 1)
         for name in names[shift:] + names[:shift]:
-            time.sleep(pause)
+            time.sleep(PAUSE)
             samples[name].append(time_once[name]())
     return {name: summary(times) for name, times in samples.items()}
 
@@ -404,7 +424,7 @@ def machine() -> dict[str, Any]:
         model = names[0] if names else model
     except OSError:
         pass
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-arg]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "cpu": model,
         "cores": os.cpu_count(),
@@ -414,5 +434,65 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
         "scipy": scipy.__version__,
-        "numba": numba.__version__,
+        "numba": metadata.version("numba"),
     }
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+IN_COMMAND = ("draw", "draw + gradients", "convolution", "LeNet-300-100",
+              "LeNet-300-100, a gate a weight", "LeNet-5", "LeNet-5, 9-18-65-25 open",
+              "LeNet-5, 9-18-65-25 open, all computed")  # fmt: skip
+
+
+def run(
+    *, quick: bool = False, tell: Callable[[str], object] = lambda name: None
+) -> dict[str, Any]:
+    """Time the kernels, the reference and the rulers, in this process.
+
+    Parameters
+    ----------
+    quick : bool, optional
+        Fewer and shorter repetitions.
+    tell : callable, optional
+        Given the name of each workload before it is timed.
+
+    Returns
+    -------
+    dict
+        ``"machine"``; and ``"workloads"``, a list with ``"name"``, ``"kind"``, ``"meaning"``,
+        ``"flops"`` of the matrix products and ``"results"``: for each contender of ``"numba"``,
+        ``"numpy"``, ``"floor"`` and ``"copy"`` that there is its `summary` and ``"repetitions"``.
+        Can be saved as JSON.
+    """
+    from . import jit  # as late as Numba can be
+
+    rounds, seconds, budget = (3, 0.01, 1.0) if quick else (9, 0.04, 6.0)
+    data = bench_data()
+    rows = []
+    for workload in (WORKLOADS[name] for name in IN_COMMAND):
+        tell(workload.name)
+        contenders = {
+            "numba": contender(workload, backend="numba", data=data),
+            "numpy": contender(workload, backend="numpy", data=data),
+            "floor": floor(workload),
+            "copy": copy(workload),
+        }
+        there = {name: one for name, one in contenders.items() if one is not None}
+        counts = {name: calibrate(one, seconds) for name, one in there.items()}
+        turns = {name: functools.partial(repeat, one, counts[name]) for name, one in there.items()}
+        results = interleave(turns, rounds, budget=budget)
+        for name, count in counts.items():
+            results[name]["repetitions"] = count
+        rows.append(
+            {
+                "name": workload.name,
+                "kind": workload.kind,
+                "meaning": MEANINGS[workload.kind],
+                "flops": flops(workload),
+                "results": results,
+            }
+        )
+    threads = jit.get_num_threads()
+    return {"machine": machine() | {"threads": threads}, "workloads": rows}

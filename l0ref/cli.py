@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from . import __version__, runs
+from .storage import save_json
 from .training import Settings, Trainer
 
 app = App(
@@ -261,6 +262,60 @@ def report(run: Path) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+@app.command
+def bench(
+    *,
+    quick: bool = False,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Time the kernels on this machine, beside the NumPy reference and bare arithmetic.
+
+    Parameters
+    ----------
+    quick
+        Fewer and shorter repetitions.
+    json_file
+        Write every time there, with what the machine is.
+    """
+    from . import bench as benchmark
+
+    with console.status("compiling and loading the kernels") as line:
+        result = benchmark.run(quick=quick, tell=lambda name: line.update(f"timing {name}"))
+    about = result["machine"]
+    meanings = dict.fromkeys(f"{row['kind']}: {row['meaning']}" for row in result["workloads"])
+    table = Table(
+        title=f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads",
+        title_justify="left",
+    )
+    for heading in ("", "kernels", "reference", "products or copy"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in result["workloads"]:
+        times = row["results"]
+        ours = times["numba"]["median"]
+        cells = [_time(times["numba"])]
+        for name in ("numpy", "floor" if "floor" in times else "copy"):
+            cells.append(f"{_time(times[name])} ({times[name]['median'] / ours:.2f}x)")
+        table.add_row(row["name"], *cells)
+    console.print(table)
+    console.print(
+        "Medians of a repetition, and half the distance between the quartiles; in brackets how "
+        "many times the kernels' median. The reference is the same in NumPy; products are the "
+        "step's matrix products alone, by numpy.matmul; a copy is that of one array of as many "
+        "numbers as there are gates."
+    )
+    for meaning in meanings:
+        console.print(f"  {meaning}", highlight=False)
+    if json_file is not None:
+        save_json(json_file, result)
+        console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
+    return 0
+
+
+def _time(times: dict[str, Any]) -> str:
+    spread = 50 * (times["q75"] - times["q25"]) / times["median"]
+    return f"{1e3 * times['median']:.3g} ms ±{spread:.0f}%"
 
 
 def new_folder(settings: Settings, data_name: str) -> Path:

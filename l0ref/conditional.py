@@ -21,6 +21,7 @@ not named in this module, takes all units and gives all units.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -37,8 +38,8 @@ Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 INPUT = -1
-WORTH = 0.9
-"""Pack where at most this share of the multiplications is left: packing has a cost of its own."""
+WORTH = 1.5e7
+"""Multiplications that a minibatch's products must lose for packing to be worth its own cost."""
 
 _PASSING = (Elementwise, Dropout, Pool)
 """Layers that turn each unit or map into one, on its own, and 0 into 0."""
@@ -202,17 +203,15 @@ class Packing:
                 return _open(z)
         return np.ones(n, bool)
 
-    @property
-    def share(self) -> float:
-        """Share of the multiplications that is left."""
-        whole = left = 0.0
+    def saved(self, n: int) -> float:
+        """Multiplications that n examples are spared in each of the layers' products."""
         shapes = self.network.shapes((1, *self.network.input_shape))
+        saved = 0.0
         for i, layer in self.network.weighted:
-            outputs = layer.output_shape(shapes[i])[2:]
-            size = layer.params["weight"].size * float(np.prod(outputs))
-            whole += size
-            left += size * self.taken[i].mean() * self.kept[i].mean()
-        return left / whole if whole else 1.0
+            places = math.prod(layer.output_shape(shapes[i])[2:])
+            left = float(self.taken[i].mean() * self.kept[i].mean())
+            saved += n * places * layer.params["weight"].size * (1 - left)
+        return saved
 
 
 def _packs(layer: Layer) -> bool:
@@ -266,19 +265,19 @@ class Pass:
         self.slopes: dict[int, Array] = {}
         for i, layer, _ in network.gated:
             self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
-        self.packing = None if dense else self._worthwhile()
+        self.packing = None if dense else self._worthwhile(len(x))
         self._blocks = blocks(network) if self._ops.fuses else {}
         self.residuals: list[Any] = [None] * len(network.layers)
         self.logits = self._forward(x, noise)
 
-    def _worthwhile(self) -> Packing | None:
+    def _worthwhile(self, n: int) -> Packing | None:
         masks = (
             _open(self.gates[i]) for i, _, gates in self._network.gated if gates.axis is not None
         )
         if all(mask.all() for mask in masks):
             return None
         packing = Packing(self._network, self.gates)
-        return packing if packing.share <= WORTH else None
+        return packing if packing.saved(n) >= WORTH else None
 
     # --- forward ---
 

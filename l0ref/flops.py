@@ -19,6 +19,10 @@ bias: that is an addition an element, and a bias or the border's pattern to keep
 operations of that hard network. It is a polynomial in the gates in which each occurs to the first
 power only; the mean of such a polynomial of independent gates is the polynomial at their means. So
 the same function at on = P(z != 0) is the exact expected cost.
+
+**Many networks at once.** Units and maps are on the last axis of every array here. Networks that
+differ in their gates alone share a first axis, on which nothing is ever added up. Booleans stay
+booleans, and give the same counts as 0 and 1 in floating point, sooner.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditional import INPUT
 from .layers import (
     AddPattern,
     AvgPool2d,
@@ -44,7 +49,7 @@ from .layers import (
     Tanh,
     Weighted,
 )
-from .network import INPUT, Network
+from .network import Network
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -53,10 +58,13 @@ _FREE = (ReLU, Tanh, Dropout, MaxPool2d, Normalize)
 
 
 class Cost(NamedTuple):
-    """Operations for one example, and parameters: counts, or expected counts."""
+    """Operations for one example, and parameters: counts, or expected counts.
 
-    flops: float
-    params: float
+    A float each; or an array of float64, (S,), for S networks at once.
+    """
+
+    flops: Any
+    params: Any
 
     def plus(self, other: Cost) -> Cost:
         """Add up."""
@@ -136,9 +144,12 @@ def _sum_flops(terms: int, *, bias: bool) -> int:
 
 
 class _Signal(NamedTuple):
-    """How probable it is that each unit or map is on, and on whose gates that depends."""
+    """How probable it is that each unit or map is on, and on whose gates that depends.
 
-    on: NDArray[np.float64]
+    `on` has shape (units,) or (S, units), of bool or float64.
+    """
+
+    on: Array
     gates: frozenset[int] = frozenset()
 
     def either(self, other: _Signal) -> _Signal:
@@ -152,6 +163,11 @@ class _Signal(NamedTuple):
         return _Signal(1 - (1 - self.on) * (1 - other.on), self.gates | other.gates)
 
 
+def _any(on: Array) -> Array:
+    """Probability that at least one along the last axis is on, where they are independent."""
+    return np.asarray(on.any(axis=-1) if on.dtype == np.bool_ else 1 - np.prod(1 - on, axis=-1))
+
+
 def layer_costs(network: Network, on: Sequence[Array] | None = None) -> list[Cost]:
     """Cost of each layer, for one example; that of a residual connection is its layer's.
 
@@ -159,23 +175,29 @@ def layer_costs(network: Network, on: Sequence[Array] | None = None) -> list[Cos
     ----------
     network : Network
     on : sequence of array, optional
-        For each gated layer, of its gates' shape: 1 where a gate is open and 0 where it is closed,
-        for the cost of that hard network; or the probabilities, for the expected cost. All open by
+        For each gated layer, of its gates' shape: 1 or True where a gate is open and 0 or False
+        where it is closed, for the cost of that hard network; or the probabilities, for the
+        expected cost. For S networks at once, every array has shape (S, *gates.shape). All open by
         default.
+
+    Returns
+    -------
+    list of Cost
+        Of floats; for S networks at once, of arrays of float64, (S,).
 
     Raises
     ------
     ValueError
         If `on` does not fit, a layer's cost is not known, or gates reach one sum by two ways.
     """
-    gate = _gate_values(network, on)
+    gate, lead = _gate_values(network, on)
     shapes = network.shapes((1, *network.input_shape))
     inputs, outputs = shapes[:-1], [shapes[0]] * len(network.layers)
     for i, layer in enumerate(network.layers):
         outputs[i] = layer.output_shape(inputs[i])
 
     # Forward: which units and maps carry a signal.
-    carries: dict[int, _Signal] = {INPUT: _Signal(np.ones(network.input_shape[0]))}
+    carries: dict[int, _Signal] = {INPUT: _Signal(_all_on(network.input_shape[0]))}
     costs_of_sums = {}
     for i, layer in enumerate(network.layers):
         signal = _carried(i, layer, carries[network.sources[i]], gate, inputs[i])
@@ -187,20 +209,20 @@ def layer_costs(network: Network, on: Sequence[Array] | None = None) -> list[Cos
 
     # Backward: which of them something reads.
     last = len(network.layers) - 1
-    read: dict[int, _Signal] = {last: _Signal(np.ones(outputs[last][1]))}
+    read: dict[int, _Signal] = {last: _Signal(_all_on(outputs[last][1]))}
     costs = [Cost(0.0, 0.0)] * len(network.layers)
     for i in reversed(range(len(network.layers))):
         layer, source = network.layers[i], network.sources[i]
         costs[i] = _cost(layer, gate.get(i), carries[source].on, read[i].on, inputs[i], outputs[i])
         if i in network.skips:
             size = float(np.prod(outputs[i][2:]))
-            adds = float((costs_of_sums[i] * read[i].on).sum()) * size
+            adds = (costs_of_sums[i] * read[i].on).sum(axis=-1) * size
             costs[i] = costs[i].plus(Cost(adds, 0.0))
             skip_at = network.skips[i]
             read[skip_at] = read[i].either(read[skip_at]) if skip_at in read else read[i]
         reads = _reads(i, layer, read[i], gate, inputs[i])
         read[source] = reads.either(read[source]) if source in read else reads
-    return costs
+    return [Cost(_spread(cost.flops, lead), _spread(cost.params, lead)) for cost in costs]
 
 
 def network_cost(network: Network, on: Sequence[Array] | None = None) -> Cost:
@@ -211,6 +233,13 @@ def network_cost(network: Network, on: Sequence[Array] | None = None) -> Cost:
     >>> from l0ref.networks import LeNet300100
     >>> network_cost(LeNet300100())
     Cost(flops=532400.0, params=266610.0)
+
+    Two networks at once, of all units and of 250 in the first hidden layer:
+
+    >>> on = [np.ones((2, n), dtype=bool) for n in (784, 300, 100)]
+    >>> on[1][1, 250:] = False
+    >>> network_cost(LeNet300100(), on).flops
+    array([532400., 444000.])
     """
     total = Cost(0.0, 0.0)
     for cost in layer_costs(network, on):
@@ -231,23 +260,46 @@ def hard_cost(network: Network) -> Cost:
     return network_cost(network, network.open_gates())
 
 
-def _gate_values(network: Network, on: Sequence[Array] | None) -> dict[int, NDArray[np.float64]]:
+def _gate_values(
+    network: Network, on: Sequence[Array] | None
+) -> tuple[dict[int, Array], tuple[int, ...]]:
+    """Return `on` by the position of its layer, and the axis of networks in front: (S,) or ()."""
     gated = network.gated
     if on is None:
-        return {i: np.ones(gates.shape) for i, _, gates in gated}
+        return {i: np.ones(gates.shape, dtype=np.bool_) for i, _, gates in gated}, ()
     if len(on) != len(gated):
         raise ValueError(f"on must have one array a gated layer ({len(gated)}), got {len(on)}")
-    values = {}
+    values: dict[int, Array] = {}
+    lead: tuple[int, ...] = ()
     for (i, _, gates), given in zip(gated, on, strict=True):
-        value = np.asarray(given, dtype=np.float64)
-        if value.shape != gates.shape:
+        value = np.asarray(given)
+        own = value.shape[: max(value.ndim - len(gates.shape), 0)]
+        if value.shape != own + gates.shape or len(own) > 1:
             raise ValueError(
-                f"on must have shape {gates.shape} for the gates of layer {i}, got {value.shape}"
+                f"on must have shape {gates.shape}, or that behind one axis of networks, for the "
+                f"gates of layer {i}, got {value.shape}"
             )
-        if not ((value >= 0) & (value <= 1)).all():
-            raise ValueError(f"on must lie in [0, 1], got otherwise for the gates of layer {i}")
-        values[i] = value
-    return values
+        if values and own != lead:
+            raise ValueError(
+                "on must have the same axis of networks in front for every layer, got "
+                f"{lead} and, for the gates of layer {i}, {own}"
+            )
+        if value.dtype != np.bool_:
+            value = value.astype(np.float64, copy=False)
+            if not ((value >= 0) & (value <= 1)).all():
+                raise ValueError(f"on must lie in [0, 1], got otherwise for the gates of layer {i}")
+        values[i], lead = value, own
+    return values, lead
+
+
+def _all_on(n: int) -> Array:
+    """Units or maps without a gate, the same in all networks."""
+    return np.ones(n, dtype=np.bool_)
+
+
+def _spread(count: Any, lead: tuple[int, ...]) -> Any:
+    """Give each network its count, where the gates did not tell them apart, too."""
+    return np.broadcast_to(count, lead).astype(np.float64) if lead else float(count)
 
 
 def _lies_on(layer: Weighted, side: str) -> bool:
@@ -262,7 +314,8 @@ def _lies_on(layer: Weighted, side: str) -> bool:
 
 def _over_inputs(layer: Weighted, gate: Array) -> Array:
     """Spread gates on the inputs over all maps: with groups, each is on one map of each group."""
-    return np.tile(gate, layer.groups if isinstance(layer, Conv2d) else 1)
+    groups = layer.groups if isinstance(layer, Conv2d) else 1
+    return np.tile(gate, groups) if groups > 1 else gate
 
 
 def _carried(
@@ -271,11 +324,11 @@ def _carried(
     if isinstance(layer, Weighted):
         if _lies_on(layer, "outputs"):
             return _Signal(gate[i], frozenset({i}))
-        return _Signal(np.ones(layer.params["weight"].shape[layer.output_axis]))
+        return _Signal(_all_on(layer.params["weight"].shape[layer.output_axis]))
     if isinstance(layer, Flatten):
-        return signal._replace(on=np.repeat(signal.on, int(np.prod(x_shape[2:]))))
+        return signal._replace(on=np.repeat(signal.on, int(np.prod(x_shape[2:])), axis=-1))
     if isinstance(layer, Select):
-        return signal._replace(on=signal.on[layer.index])
+        return signal._replace(on=signal.on[..., layer.index])
     if isinstance(layer, (*_FREE, AvgPool2d, BatchNorm, AddPattern)):
         return signal
     raise ValueError(f"the cost of a {type(layer).__name__} layer is not known")
@@ -287,15 +340,19 @@ def _reads(
     if isinstance(layer, Weighted):
         if _lies_on(layer, "inputs"):
             return _Signal(_over_inputs(layer, gate[i]), frozenset({i}))
-        return _Signal(np.ones(x_shape[1]))
+        return _Signal(_all_on(x_shape[1]))
     if isinstance(layer, Flatten):
-        units = read.on.reshape(x_shape[1], int(np.prod(x_shape[2:])))
-        return read._replace(on=1 - np.prod(1 - units, axis=1))
+        return read._replace(on=_any(_split(read.on, x_shape[1])))
     if isinstance(layer, Select):
-        on = np.zeros(x_shape[1])
-        on[layer.index] = read.on
+        on = np.zeros((*read.on.shape[:-1], x_shape[1]), dtype=read.on.dtype)
+        on[..., layer.index] = read.on
         return read._replace(on=on)
     return read
+
+
+def _split(on: Array, parts: int) -> Array:
+    """Split the last axis into (parts, the rest); no maps at all have no places either."""
+    return on.reshape(*on.shape[:-1], parts, on.shape[-1] // max(parts, 1))
 
 
 def _cost(
@@ -309,7 +366,9 @@ def _cost(
     places = float(np.prod(y_shape[2:]))
     if isinstance(layer, Weighted):
         return _weighted_cost(layer, gate, carries, read, places)
-    elements = float((carries * read).sum()) if len(carries) == len(read) else 0.0
+    if carries.shape[-1] != read.shape[-1]:  # Flatten and Select
+        return Cost(0.0, 0.0)
+    elements = (carries * read).sum(axis=-1)
     if isinstance(layer, BatchNorm):
         return Cost(2 * elements * places, 2 * elements)
     if isinstance(layer, AvgPool2d):
@@ -331,30 +390,40 @@ def _weighted_cost(
         elif _lies_on(layer, "inputs"):
             inputs = inputs * _over_inputs(layer, gate)
         else:
-            within = np.broadcast_to(gates.expand(gate), weight.shape)
+            spread = gates.expand(gate)
+            lead = gate.shape[: gate.ndim - len(gates.shape)]
+            within = np.broadcast_to(spread, lead + weight.shape)
     # Everything as a convolution's weight: (groups, outputs, inputs, taps).
     groups = layer.groups if isinstance(layer, Conv2d) else 1
     taps = int(np.prod(weight.shape[2:]))
-    if within is not None:
-        if isinstance(layer, Dense):
-            within = within.T[:, :, None]
-        within = within.reshape(groups, len(outputs) // groups, len(inputs) // groups, taps)
-    ins = inputs.reshape(groups, -1)
-    outs = outputs.reshape(groups, -1)
+    ins, outs = _split(inputs, groups), _split(outputs, groups)
     if within is None:
-        terms = outs.sum(axis=1) * ins.sum(axis=1) * taps
-        nothing = np.prod(1 - ins * (taps > 0), axis=1)[:, None]
+        terms = (outs.sum(axis=-1) * ins.sum(axis=-1) * taps).sum(axis=-1)
     else:
-        terms = np.einsum("goit,gi,go->g", within, ins, outs)
+        if isinstance(layer, Dense):
+            within = np.swapaxes(within, -1, -2)[..., None]
+        within = within.reshape(*lead, groups, outs.shape[-1], ins.shape[-1], taps)
+        terms = _weights_on(within, ins, outs)
         if not has_bias and gates is not None and gates.shape != gates.weight_shape:
             raise ValueError(
                 "the expected cost of a layer without a bias is known for a gate a weight, an "
                 "input or an output, or no gates, got others that share weights"
             )
-        silent = 1 - ins[:, None, :] * (1 - np.prod(1 - within, axis=3))
-        nothing = np.prod(silent, axis=2)
-    flops = 2 * terms.sum()
+    flops = 2 * terms
     if not has_bias:  # one addition fewer, where there is a sum at all
-        flops -= (outs * (1 - nothing)).sum()
-    params = terms.sum() + (outputs.sum() if has_bias else 0.0)
-    return Cost(float(flops * places), float(params))
+        reads = ins[..., None, :] * (taps > 0 if within is None else _any(within))
+        flops = flops - (outs * _any(reads)).sum(axis=(-2, -1))
+    params = terms + (outputs.sum(axis=-1) if has_bias else 0.0)
+    return Cost(flops * places, params)
+
+
+def _weights_on(within: Array, ins: Array, outs: Array) -> Array:
+    """Sum over the weights of P(its own gate) P(what it reads) P(what it writes)."""
+    if within.dtype == np.bool_ and ins.all() and outs.all():
+        # Its own gates are all there is, and to count them at a stretch is by far the fastest.
+        many = within if within.ndim > 4 else within[None]
+        counts = np.array([np.count_nonzero(one) for one in many])
+        return counts.reshape(within.shape[:-4])
+    # In float64: what einsum adds up of booleans is a boolean.
+    terms = np.einsum("...goit,...gi,...go->...", within, ins, outs, dtype=np.float64)
+    return np.asarray(terms)

@@ -32,6 +32,7 @@ from .storage import FileError, load_arrays, save_arrays
 Array = NDArray[Any]
 
 _FORMAT = "l0ref checkpoint 3"
+_DRAWN_BYTES = 2**21  # of masks to keep before they are costed: many at once, and still in cache
 OPTIMIZERS = ("adam", "sgd")
 DTYPES = ("float32", "float64")
 
@@ -305,6 +306,8 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._sums = np.zeros(5)  # of losses and drawn FLOPs over the current epoch's steps
+        self._n_drawn = 0  # steps whose masks are kept, and whose FLOPs are not in the sums yet
+        self._drawn = self._room_for_masks()
         self._maps = _maps("augment", data) if settings.augment else None
         self._augmented(data.x_train[:1])  # images too small to pad are refused here and now
         self._fingerprint = data.fingerprint()
@@ -365,13 +368,34 @@ class Trainer:
         images = crop_and_flip(rows.reshape(len(rows), *self._maps), offsets, flips)
         return images.reshape(len(rows), -1)
 
-    def _drawn_flops(self, gates: dict[int, Array]) -> float:
-        """FLOPs of the network that was drawn; of the first example's, if each has its own."""
-        masks = []
-        for i, layer, _ in self.network.gated:
+    def _room_for_masks(self) -> dict[int, NDArray[np.bool_]]:
+        """Room for as many steps as there are bytes to spend, but no less than one."""
+        gated = self.network.gated
+        a_step = sum(layer.params["log_alpha"].size for _, layer, _ in gated)
+        steps = min(max(_DRAWN_BYTES // max(a_step, 1), 1), self.steps_per_epoch)
+        return {i: np.empty((steps, *gates.shape), dtype=np.bool_) for i, _, gates in gated}
+
+    def _keep_drawn(self, gates: dict[int, Array]) -> None:
+        """Keep which gates were drawn open: the first example's, if each has its own draw.
+
+        Counting the FLOPs of one network takes as long as that of hundreds at once.
+        """
+        if any(self._n_drawn == len(masks) for masks in self._drawn.values()):
+            self._count_drawn()
+        for i, masks in self._drawn.items():
             z = gates[i]
-            masks.append((z[0] if layer.per_example else z) != 0)
-        return network_cost(self.network, masks).flops
+            np.not_equal(z[0] if z.ndim == masks.ndim else z, 0, out=masks[self._n_drawn])
+        self._n_drawn += 1
+
+    def _count_drawn(self) -> None:
+        """Add the FLOPs of the networks that are kept to the sums.
+
+        Counts, and their sum, are whole numbers and exact: it does not matter when this is done.
+        """
+        masks = [masks[: self._n_drawn] for masks in self._drawn.values()]
+        flops = network_cost(self.network, masks).flops
+        self._sums[4] += np.broadcast_to(flops, self._n_drawn).sum()  # one for all without gates
+        self._n_drawn = 0
 
     def _batch(self) -> NDArray[np.int64]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -425,7 +449,8 @@ class Trainer:
                 self.optimizer, self.average, params, grads, self.network.buffers
             )
         self.step += 1
-        self._sums += (*loss, self._drawn_flops(evaluation.gates))
+        self._sums[:4] += loss
+        self._keep_drawn(evaluation.gates)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()
 
@@ -434,6 +459,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         network = self.evaluated()
+        self._count_drawn()
         loss, data, l0, l2, sampled = self._sums / self.steps_per_epoch
         open_gates = network.open_gates()
         row: dict[str, Any] = {"loss": loss, "data": data, "l0": l0, "l2": l2}
@@ -458,6 +484,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
+        self._count_drawn()
         arrays: dict[str, Array] = {"sums": self._sums}
         for group, values in (
             ("params", self.network.params),

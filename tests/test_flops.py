@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from functools import cache, reduce
 from operator import add
@@ -496,6 +497,12 @@ def test_what_reads_nothing_costs_nothing() -> None:
         assert network_cost(network) == (0, 3)
 
 
+def test_flattened_maps_of_which_there_are_none() -> None:
+    """As compaction leaves them where it closes them all: the last layer's biases."""
+    layers = [Conv2d(np.zeros((0, 2, 3, 3))), Flatten(), Dense(np.zeros((0, 3)), np.zeros(3))]
+    assert layer_costs(Network(layers, input_shape=(2, 5, 6))) == [(0, 0), (0, 0), (0, 3)]
+
+
 # --- whole networks, by hand ---
 
 
@@ -678,6 +685,104 @@ def test_the_builder_makes_all_there_is() -> None:
     shared = itertools.product(["Conv2d"], [("inputs", 3), "label"], [True], [True, False])
     assert {*every, *shared} <= met
     assert {"Conv2d", "BatchNorm"} <= met
+
+
+# --- many networks at once ---
+
+
+@given(seeds, seeds, st.integers(0, 5))
+@settings(max_examples=60)
+@example(0, 0, 0)
+@example(0, 0, 1)
+def test_many_networks_at_once(seed: int, mask_seed: int, n: int) -> None:
+    """The same as one at a time: every layer, whatever is wired to what, a bias or none."""
+    network = Builder(seed).network()
+    assume(network.gated)
+    rng = np.random.default_rng(mask_seed)
+    on = [rng.uniform(size=(n, *gates.shape)) for _, _, gates in network.gated]
+    rate = rng.choice([0.4, 0.7, 0.9])
+    masks = [a < rate for a in on]
+    for values_on, tolerance in (
+        (masks, 0),
+        ([m.astype(np.float32) for m in masks], 0),
+        ([m if k % 2 else m.astype(np.int8) for k, m in enumerate(masks)], 0),
+        (on, 1000 * EPS),  # as in MEAN: sums may be added up in another order
+    ):
+        many = layer_costs(network, values_on)
+        singles = [layer_costs(network, [a[s] for a in values_on]) for s in range(n)]
+        for i, cost in enumerate(many):
+            for values, which in zip(cost, ("flops", "params"), strict=True):
+                assert values.dtype == np.float64
+                expected = [getattr(single[i], which) for single in singles]
+                # Where a probability of near 1 is left from others, what is lost is below 1000 eps
+                # of the layer whole.
+                whole = getattr(layer_costs(network)[i], which)
+                np.testing.assert_allclose(
+                    values, np.array(expected), rtol=0, atol=tolerance * whole
+                )
+        total = network_cost(network, values_on)
+        assert total.flops.shape == total.params.shape == (n,)
+        np.testing.assert_array_equal(total.flops, sum(cost.flops for cost in many))
+        np.testing.assert_array_equal(total.params, sum(cost.params for cost in many))
+
+
+@given(seeds, seeds)
+@settings(max_examples=40)
+def test_many_hard_networks_against_a_count(seed: int, mask_seed: int) -> None:
+    network = Builder(seed).network()
+    assume(network.gated)
+    rng = np.random.default_rng(mask_seed)
+    on = [rng.uniform(size=(3, *gates.shape)) < 0.7 for _, _, gates in network.gated]
+    costs = layer_costs(network, on)
+    for s in range(3):
+        expected = count(network, [m[s] for m in on])
+        assert [(cost.flops[s], cost.params[s]) for cost in costs] == expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("behind", ["open", "gated"])
+def test_many_gates_a_weight(behind: str, bias: bool) -> None:
+    """Counted at a stretch where all around them is on, and weight by weight where it is not.
+
+    5 maps of 1x2 to 3, in a layer with and without a bias. Nothing of the closed third network is
+    left but the biases.
+    """
+    rng = np.random.default_rng(7)
+    shape = (3, 5, 1, 2)
+    gated = Conv2d(np.ones(shape), np.ones(3) if bias else None, per_weight(shape), np.zeros(shape))
+    layers: list[Layer] = [gated]
+    on = [rng.uniform(size=(3, *shape)) < 0.4]
+    on[0][2] = False
+    reads = np.ones((3, 3), bool)
+    if behind == "gated":
+        family = per_input((1, 3, 1, 1), axis=1)
+        layers.append(Conv2d(np.ones((1, 3, 1, 1)), np.ones(1), family, np.zeros(3)))
+        reads[:2] = [[1, 0, 1], [0, 1, 1]]
+        on.append(reads)
+    cost = layer_costs(Network(layers, input_shape=(5, 4, 6)), on)[0]
+    left = (on[0] & reads[:, :, None, None, None]).sum(axis=(2, 3, 4))  # of each output
+    biases = bias * reads.sum(axis=1)
+    sums = (left > 0).sum(axis=1)
+    flops = 2 * left.sum(axis=1) - (0 if bias else sums)
+    assert cost.params.tolist() == (left.sum(axis=1) + biases).tolist()
+    assert cost.flops.tolist() == (flops * (4 * 5)).tolist()
+    assert cost.flops[2] == 0
+
+
+def test_many_networks_whose_gates_a_layer_does_not_feel() -> None:
+    """Each has a cost of its own even where it is the same; nobody else sees it change."""
+    network = LeNet300100(noise=NoNoise())
+    costs = layer_costs(network, [np.ones((4, n), bool) for n in (784, 300, 100)])
+    assert [cost.flops.tolist() for cost in costs if cost.flops.any()] == [
+        [470_400.0] * 4,
+        [60_000.0] * 4,
+        [2_000.0] * 4,
+    ]
+    costs[0].flops[1] = 5
+    assert costs[0].flops.tolist() == [470_400, 5, 470_400, 470_400]
+    cost = network_cost(LeNet300100(gates="none", noise=NoNoise()), [])
+    assert cost == (532_400, 266_610)
+    assert {type(value) for value in cost} == {float}
 
 
 # --- the expected cost ---
@@ -981,8 +1086,11 @@ def small_mlp() -> Network:
     [
         ([], r"on must have one array a gated layer \(1\), got 0"),
         ([np.ones(3), np.ones(3)], r"on must have one array a gated layer \(1\), got 2"),
-        ([np.ones(2)], r"on must have shape \(3,\) for the gates of layer 0, got \(2,\)"),
-        ([np.ones((3, 1))], r"on must have shape \(3,\) for the gates of layer 0, got \(3, 1\)"),
+        ([np.ones(2)], r"on must have shape \(3,\), or .* gates of layer 0, got \(2,\)"),
+        ([np.ones((3, 1))], r"on must have shape \(3,\), or .* gates of layer 0, got \(3, 1\)"),
+        ([np.ones((2, 4, 3))], r"on must have shape \(3,\), or that behind one axis of networks"),
+        ([1.0], r"on must have shape \(3,\), or .* gates of layer 0, got \(\)"),
+        ([[[0.5, 1, 0], [0, 1, 1.1]]], r"on must lie in \[0, 1\], got .* gates of layer 0"),
         ([[0.5, 1.1, 0]], r"on must lie in \[0, 1\], got otherwise for the gates of layer 0"),
         ([[0.5, -0.1, 0]], r"on must lie in \[0, 1\]"),
         ([[0.5, math.nan, 0]], r"on must lie in \[0, 1\]"),
@@ -993,6 +1101,17 @@ def test_gates_that_do_not_fit(on: Any, message: str) -> None:
         layer_costs(small_mlp(), on)
 
 
+@pytest.mark.parametrize(("one", "other"), [((), (4,)), ((4,), ()), ((4,), (5,)), ((1,), (5,))])
+def test_as_many_networks_for_every_layer(one: Any, other: Any) -> None:
+    """Not even one network is spread over several."""
+    layers = [
+        Dense(np.ones((3, n)), np.ones(n), per_input((3, n)), np.zeros(3)) for n in (3, 2)
+    ]  # fmt: skip
+    message = f"networks in front for every layer, got {one} and, for the gates of layer 1, {other}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        network_cost(Network(layers), [np.ones((*one, 3)), np.ones((*other, 3))])
+
+
 def test_a_probability_that_is_no_number() -> None:
     network = with_gates(small_mlp(), [np.array([0.3, np.nan, 1.0])])
     with pytest.raises(ValueError, match=r"on must lie in \[0, 1\]"):
@@ -1000,9 +1119,11 @@ def test_a_probability_that_is_no_number() -> None:
 
 
 def test_a_layer_of_unknown_cost() -> None:
-    square = Elementwise(lambda x: (x * x, x), lambda dy, x: 2 * x * dy)
-    with pytest.raises(ValueError, match="the cost of a Elementwise layer is not known"):
-        layer_costs(Network([square], input_shape=(3,)))
+    class Square(Elementwise):
+        _op = "square"
+
+    with pytest.raises(ValueError, match="the cost of a Square layer is not known"):
+        layer_costs(Network([Square()], input_shape=(3,)))
 
 
 def test_gates_that_reach_one_sum_by_two_ways() -> None:

@@ -346,6 +346,86 @@ def test_nan_stays_in_the_windows_that_see_it() -> None:
     np.testing.assert_array_equal(np.isnan(y[0, 0]), [[True, False, False], [False] * 3])
 
 
+@pytest.mark.parametrize("form", ["none", "map", "weight", "weight-each"])
+def test_without_dx_the_rest_is_the_same(form: str) -> None:
+    rng = np.random.default_rng(12)
+    arrays, dy = conv_case(FORMS[form], WIDE, np.float64, lambda s: rng.normal(size=s))
+    _, residuals = ops.conv2d(**arrays, on=FORMS[form].on, **WIDE.options)
+    dx, *rest = ops.conv2d_vjp(dy, residuals, need_dx=False)
+    assert dx is None
+    for one, other in zip(rest, ops.conv2d_vjp(dy, residuals)[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# --- with rectifier and pool ---
+
+BLOCK_FORMS = ["none", "none-no-bias", "map", "map-bias-apart", "map-each"]
+
+
+def block_loops(form: Form, geometry: Geometry, pool: Any, **arrays: Any) -> Any:
+    a = loops(form, geometry, **arrays)
+    rectified = [[[[max(v, 0 * v) for v in row] for row in m] for m in maps] for maps in a]
+    return naive.max_pool2d(rectified, *pool)
+
+
+@pytest.mark.parametrize("form", BLOCK_FORMS)
+@both_dtypes
+def test_block_and_its_vjp(form: str, dtype: Any) -> None:
+    """Multiples of 1/8, none of which makes a tie or meets a kink: differences of Fractions."""
+    geometry = Geometry(2, 1, 2, 3, (2, 1), (1, 2), (1, 0), (1, 1), (3, 5))
+    rng = np.random.default_rng(13)
+    draw = lambda s: rng.integers(-(2**5), 2**5, size=s) / 8 + 1 / 16  # noqa: E731
+    arrays, _ = conv_case(FORMS[form], geometry, dtype, draw)
+    pool = ((2, 2), (2, 1), (1, 0))
+    options = {"gates_bias": FORMS[form].gates_bias, "kernel_size": pool[0],
+               "pool_stride": pool[1], "pool_padding": pool[2]}  # fmt: skip
+    y, residuals = ops.conv_relu_pool(**arrays, **options, **geometry.options)
+    dy = frozen(draw(y.shape), dtype)
+    got = dict(zip(("x", "weight", "bias", "z"), ops.conv_relu_pool_vjp(dy, residuals),
+                   strict=True))  # fmt: skip
+
+    exact = {name: naive_network.convert(a.tolist(), Fraction) for name, a in arrays.items()}
+    weights = naive_network.convert(dy.tolist(), Fraction)
+    forward = lambda **a: block_loops(FORMS[form], geometry, pool, **a)  # noqa: E731
+    np.testing.assert_array_equal(y, np.array(forward(**exact), dtype=float))
+    assert y.dtype == dtype
+    h = Fraction(1, 2**60)  # far below the distance of any two numbers
+    slopes = naive_network.gradients(lambda **a: naive.dot(weights, forward(**a)), exact, h)
+    for name, array in arrays.items():
+        wanted = np.reshape(np.array(slopes[name], dtype=float), array.shape)
+        np.testing.assert_array_equal(got[name].astype(float), wanted, name)
+        assert got[name].dtype == dtype
+    assert all(got[name] is None for name in got if name not in arrays)
+    dx, *rest = ops.conv_relu_pool_vjp(dy, residuals, need_dx=False)
+    assert dx is None
+    for name, one in zip(("weight", "bias", "z"), rest, strict=True):
+        np.testing.assert_array_equal(one, got[name])
+
+
+def test_block_passes_on_all_that_its_ops_take() -> None:
+    rng = np.random.default_rng(14)
+    draw = lambda *s: rng.normal(size=s)  # noqa: E731
+    x, weight, bias, z = draw(2, 4, 12, 13), draw(6, 2, 2, 3), draw(6), draw(6)
+    options = {"gates_bias": False, "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1),
+               "groups": 2}  # fmt: skip
+    a, _ = ops.conv2d(x, weight, bias, z, **options)
+    wanted, _ = ops.max_pool2d(np.maximum(a, 0), (3, 2), stride=(2, 1), padding=(1, 0))
+    y, _ = ops.conv_relu_pool(
+        x, weight, bias, z, **options,
+        kernel_size=(3, 2), pool_stride=(2, 1), pool_padding=(1, 0),
+    )  # fmt: skip
+    np.testing.assert_array_equal(y, wanted)
+
+
+def test_in_the_block_what_is_never_above_0_feels_nothing() -> None:
+    x = np.array([[[[-1.0, 0.0, 2.0, 3.0]]]])
+    y, residuals = ops.conv_relu_pool(x, np.ones((1, 1, 1, 1)), kernel_size=(1, 2))
+    np.testing.assert_array_equal(y, [[[[0, 3]]]])
+    dx, dweight, *_ = ops.conv_relu_pool_vjp(np.array([[[[5.0, 7.0]]]]), residuals)
+    np.testing.assert_array_equal(dx, [[[[0, 0, 0, 7]]]])
+    assert dweight.item() == 21
+
+
 # --- sizes ---
 
 

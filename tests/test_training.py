@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from l0ref.datasets import Dataset, from_arrays
+from l0ref.flops import network_cost
 from l0ref.networks import MLP
 from l0ref.noise import Noise, Stream
 from l0ref.optimizers import SGD, Adam
@@ -34,6 +35,7 @@ TINY: dict[str, Any] = {
     "lr": 0.03,
     "average": 0.8,
     "seed": 11,
+    "backend": "numpy",  # what is replayed here is the reference, to the bit
 }
 STEPS = 5
 
@@ -380,6 +382,40 @@ def test_stopped_after_every_step(tmp_path: Path) -> None:
         one = resumed(run(one, 1), tmp_path / "checkpoint.npz")
     assert contents(one) == contents(run(trainer(dropout=0.2, l2=0.3)))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+@every_kind
+@pytest.mark.parametrize("room", [1, 100])
+def test_it_does_not_matter_when_drawn_flops_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, room: int
+) -> None:
+    """Step by step, a few steps at once, an epoch at once: the same, stopped and resumed too."""
+    path = tmp_path / "checkpoint.npz"
+    whole = run(trainer(**KINDS[kind]))
+    assert whole.history.arrays()["sampled_flops"].min() > 0
+    monkeypatch.setattr("l0ref.training._DRAWN_BYTES", room)
+    assert contents(run(trainer(**KINDS[kind]))) == contents(whole)
+    stopped = run(trainer(**KINDS[kind]), STEPS + 4)
+    monkeypatch.undo()
+    assert contents(run(resumed(stopped, path))) == contents(whole)
+
+
+def test_drawn_flops_in_a_checkpoint(tmp_path: Path) -> None:
+    """The sums that are saved are of all steps so far, whatever was still to be counted."""
+    path = tmp_path / "checkpoint.npz"
+    saved = []
+    one = trainer()
+    for _ in range(STEPS - 1):
+        run(one, 1).save(path)
+        saved.append(load_arrays(path)["sums"])
+    run(other := trainer(), STEPS - 1).save(path)
+    np.testing.assert_array_equal(load_arrays(path)["sums"], saved[-1])
+    each = np.diff([sums[4] for sums in saved])
+    whole = network_cost(one.network).flops
+    assert ((each > 0) & (each <= whole)).all()
+    assert len(set(each.tolist())) > 1  # other gates, other costs
+    other.save(path)  # nothing is added twice
+    np.testing.assert_array_equal(load_arrays(path)["sums"], saved[-1])
 
 
 @pytest.mark.parametrize("at", [STEPS + 2, 3 * STEPS])

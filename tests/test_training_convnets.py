@@ -34,7 +34,7 @@ N, CLASSES = 21, 3  # of 27 examples, 6 are tested on
 STEPS = 3  # an epoch: 8 + 8 + 5 examples
 TINY: dict[str, Any] = {
     "epochs": 2, "batch_size": 8, "lr": 0.02, "gate_lr": 0.8, "average": 0.7, "seed": 5,
-    "lam": (0.02,), "dtype": "float64",
+    "lam": (0.02,), "dtype": "float64", "backend": "numpy",
 }  # fmt: skip
 LENET: dict[str, Any] = TINY | {"model": "lenet-5", "lr": 2e-3}
 WRN: dict[str, Any] = TINY | {"model": "wrn", "depth": 10, "width": 1}

@@ -18,6 +18,7 @@ from . import (
     penalties,
     pool,
     relu,
+    sparse,
 )
 from ._registry import TWINS
 from .threads import get_num_threads, one_blas_thread, set_num_threads

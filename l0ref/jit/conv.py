@@ -7,6 +7,7 @@ values that one map has in all examples are side by side. A few examples are the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def by_map(a: Array) -> Array:
     return packed(a.transpose(1, 0, 2, 3))
 
 
-def new_maps(n: int, c: int, size: tuple[int, int], dtype: Any) -> Array:
+def new_maps(n: int, c: int, size: Sequence[int], dtype: Any) -> Array:
     """Return room for (N, C, H, W), map by map."""
     return np.empty((c, n, *size), dtype).transpose(1, 0, 2, 3)
 
@@ -293,7 +294,7 @@ def conv2d(
 
     maps = by_map(x)
     rows = _rows(weight if not on_weights else weight * z, groups)
-    gates = _gates(None if on_weights else z, c_out, x.dtype)
+    gates = gate_rows(None if on_weights else z, c_out, x.dtype)
     shift = np.zeros(c_out, x.dtype) if bias is None else packed(bias)
     y = np.empty((c_out, n, out_size[0] * out_size[1]), x.dtype)
     keep = z is not None and not on_weights
@@ -323,7 +324,7 @@ def conv2d_vjp(
 
     maps, cotangent = by_map(x), by_map(dy).reshape(c_out, n, -1)
     rows = _rows(weight if not on_weights else weight * z, groups)
-    gates = _gates(None if on_weights else z, c_out, x.dtype)
+    gates = gate_rows(None if on_weights else z, c_out, x.dtype)
     keep = ungated is not None
     before = cotangent if ungated is None else by_map(ungated).reshape(c_out, n, -1)
     parts, block = _parts(x, rows, out_size)
@@ -349,7 +350,7 @@ def _rows(weight: Array, groups: int) -> Array:
     return packed(weight).reshape(groups, weight.shape[0] // groups, -1)
 
 
-def _gates(z: Array | None, c_out: int, dtype: Any) -> Array:
+def gate_rows(z: Array | None, c_out: int, dtype: Any) -> Array:
     """One row for all examples, or one for each."""
     return np.ones((1, c_out), dtype) if z is None else packed(z).reshape(-1, c_out)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ._compile import REASSOCIATE, parallel, prange
+from ._compile import REASSOCIATE, Kernel, parallel, prange
 from ._registry import NotForKernel, check_arrays, twin
 
 Array = NDArray[Any]
@@ -28,6 +28,14 @@ class DenseResiduals(NamedTuple):
     product: Array  # the weights that were multiplied: gates on weights are in them
     z: Array | None
     on: str
+
+
+FEW = 250_000
+"""Multiplications that are not worth waking another thread for."""
+
+
+def _run(kernel: Kernel, weight: Array, n: int, *args: Any) -> None:
+    (kernel.serial if n * weight.size <= FEW else kernel)(*args)
 
 
 @parallel()
@@ -128,7 +136,7 @@ def dense(
     product = weight * z if z is not None and not on_inputs else weight
     gates = np.ascontiguousarray(z).reshape(-1, x.shape[1]) if on_inputs else x[:1]
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    _affine(x, gates, on_inputs, product, np.ascontiguousarray(bias), y)
+    _run(_affine, weight, len(x), x, gates, on_inputs, product, np.ascontiguousarray(bias), y)
     return y, DenseResiduals(x, weight, product, z, on)
 
 
@@ -151,9 +159,9 @@ def dense_vjp(
         dz = dweight if z is None else np.empty(gates.shape, x.dtype)
         on_inputs = z is not None and on == "inputs"
         on_weights = z is not None and on == "weights"
-        _weight_gradient(x, dy, weight, gates, on_inputs, on_weights, dweight, dz)
+        _run(_weight_gradient, weight, n, x, dy, weight, gates, on_inputs, on_weights, dweight, dz)
         if dx is not None:
-            _input_gradient(dy, product, gates, on_inputs, dx)
+            _run(_input_gradient, weight, n, dy, product, gates, on_inputs, dx)
         return dx, dweight, dbias, None if z is None else dz.reshape(z.shape)
     # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
     plain = np.empty_like(x)

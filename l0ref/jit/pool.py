@@ -1,1 +1,227 @@
-"""Twins: to come."""
+"""Twins of `l0ref.ops.pool`: each map on its own, one image after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import ops
+from ..ops import pool as original
+from ..ops.conv import IntOrPair, check_cotangent
+from ._compile import REASSOCIATE, inline, parallel, prange
+from ._registry import NotForKernel, check_arrays, twin
+from .conv import by_map, new_maps
+
+Array = NDArray[Any]
+
+PLACES = 256
+"""Elements of a window, at most: which of them is the greatest is kept in a byte."""
+
+MOST = 16
+"""If the windows lie further apart than one in so many, those between them cost too much."""
+
+
+@inline()
+def _greatest(image, geometry, y, winner):  # type: ignore[no-untyped-def]
+    """Window after window, by the rules for what is not finite."""
+    kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
+    height, width = image.shape
+    for h in range(h_out):
+        top = s_h * h - p_h
+        upper, lower = max(0, top), min(height, top + kh)
+        for w in range(w_out):
+            left = s_w * w - p_w
+            first, last = max(0, left), min(width, left + kw)
+            best, at = image[upper, first], (upper - top) * kw + first - left
+            for a in range(upper, lower):
+                for b in range(first, last):
+                    value = image[a, b]
+                    # The first NaN wins, and keeps what it has won.
+                    if best == best and (value > best or value != value):
+                        best, at = value, (a - top) * kw + b - left
+            y[h, w] = best
+            winner[h, w] = at
+
+
+@inline(fastmath=REASSOCIATE)
+def _framed(image, p_h, p_w, out):  # type: ignore[no-untyped-def]
+    """Copy the image into its padding; return 0, or NaN if a value is not finite."""
+    height, width = image.shape
+    line = width + 2 * p_w
+    if p_h or p_w:
+        for p in range(out.shape[0]):
+            out[p] = -np.inf
+    zero = out.dtype.type(0)
+    total = zero
+    for h in range(height):
+        source, row = image[h], out[(h + p_h) * line + p_w :]
+        for w in range(width):
+            value = source[w]
+            row[w] = value
+            total += value * zero
+    return total
+
+
+@inline()
+def _greatest_of_finite(values, geometry, line, y, winner):  # type: ignore[no-untyped-def]
+    """One element of all windows at once, also of those between the ones that are wanted."""
+    kh, kw, s_h, s_w, _, _, h_out, w_out = geometry
+    count = s_h * (h_out - 1) * line + s_w * (w_out - 1) + 1
+    best, place = np.empty(count, values.dtype), np.empty(count, np.int32)
+    for p in range(count):
+        best[p] = -np.inf
+    for p in range(count):
+        place[p] = 0
+    for mine in range(kh * kw):
+        seen, own = values[mine // kw * line + mine % kw :], np.int32(mine)
+        for p in range(count):
+            value, old, other = seen[p], best[p], place[p]
+            best[p] = value if value > old else old
+            place[p] = own if value > old else other
+    for h in range(h_out):
+        for w in range(w_out):
+            p = s_h * h * line + s_w * w
+            y[h, w] = best[p]
+            winner[h, w] = place[p]
+
+
+@parallel()
+def _max_pool(x, geometry, y, winner):  # type: ignore[no-untyped-def]
+    height, width = x.shape[1], x.shape[2]
+    p_h, p_w = geometry[4], geometry[5]
+    line = width + 2 * p_w
+    dense = geometry[2] * geometry[3] <= MOST
+    for image in prange(x.shape[0]):
+        values = np.empty((height + 2 * p_h) * line, x.dtype)
+        if dense and _framed(x[image], p_h, p_w, values) == 0:
+            _greatest_of_finite(values, geometry, line, y[image], winner[image])
+        else:
+            _greatest(x[image], geometry, y[image], winner[image])
+
+
+@parallel()
+def _max_pool_vjp(dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
+    _, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
+    for image in prange(dx.shape[0]):
+        out = dx[image]
+        for a in range(out.shape[0]):
+            for b in range(out.shape[1]):
+                out[a, b] = 0
+        for h in range(h_out):
+            for w in range(w_out):
+                place = np.int64(winner[image, h, w])
+                i = place // kw
+                out[s_h * h - p_h + i, s_w * w - p_w + place - i * kw] += dy[image, h, w]
+
+
+@parallel()
+def _avg_pool(x, geometry, y):  # type: ignore[no-untyped-def]
+    kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
+    height, width = x.shape[1], x.shape[2]
+    for image in prange(x.shape[0]):
+        for h in range(h_out):
+            top = s_h * h - p_h
+            for w in range(w_out):
+                left = s_w * w - p_w
+                first, last = max(0, left), min(width, left + kw)
+                total = x.dtype.type(0)
+                for a in range(max(0, top), min(height, top + kh)):
+                    total += _sum(x[image, a, first:last])
+                y[image, h, w] = total / x.dtype.type(kh * kw)
+
+
+@inline(fastmath=REASSOCIATE)
+def _sum(values):  # type: ignore[no-untyped-def]
+    total = values.dtype.type(0)
+    for i in range(values.shape[0]):
+        total += values[i]
+    return total
+
+
+@parallel()
+def _avg_pool_vjp(dy, geometry, dx):  # type: ignore[no-untyped-def]
+    kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
+    height, width = dx.shape[1], dx.shape[2]
+    for image in prange(dx.shape[0]):
+        for a in range(height):
+            for b in range(width):
+                dx[image, a, b] = 0
+        for h in range(h_out):
+            for w in range(w_out):
+                share = dy[image, h, w] / dx.dtype.type(kh * kw)
+                first, last = max(0, s_w * w - p_w), min(width, s_w * w - p_w + kw)
+                for a in range(max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)):
+                    out = dx[image, a, first:last]
+                    for b in range(out.shape[0]):
+                        out[b] += share
+
+
+@twin(ops.max_pool2d)
+def max_pool2d(
+    x: Array,
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+) -> tuple[Array, original.PoolResiduals]:
+    """One pass over x, which finds the greatest and its place together."""
+    check_arrays(x)
+    kernel, strides, pads, out_size = original.check_pool(x, kernel_size, stride, padding)
+    if kernel[0] * kernel[1] > PLACES:
+        raise NotForKernel
+    n, c = x.shape[:2]
+    y, winner = new_maps(n, c, out_size, x.dtype), new_maps(n, c, out_size, np.uint8)
+    geometry = (*kernel, *strides, *pads, *out_size)
+    _max_pool(_images(x), geometry, _images(y), _images(winner))
+    return y, original.PoolResiduals(x.shape, out_size, kernel, strides, pads, winner)
+
+
+@twin(ops.max_pool2d_vjp)
+def max_pool2d_vjp(dy: Array, residuals: original.PoolResiduals) -> Array:
+    """Scatter."""
+    shape, out_size, kernel, strides, pads, winner = residuals
+    check_arrays(dy)
+    if winner is None or winner.dtype != np.uint8:
+        raise NotForKernel
+    check_cotangent(dy, (*shape[:2], *out_size))
+    n, c, *size = shape
+    dx = new_maps(n, c, size, dy.dtype)
+    geometry = (*kernel, *strides, *pads, *out_size)
+    _max_pool_vjp(_images(dy), _images(winner), geometry, _images(dx))
+    return dx
+
+
+@twin(ops.avg_pool2d)
+def avg_pool2d(
+    x: Array,
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+) -> tuple[Array, original.PoolResiduals]:
+    """Add up each window."""
+    check_arrays(x)
+    kernel, strides, pads, out_size = original.check_pool(x, kernel_size, stride, padding)
+    n, c = x.shape[:2]
+    y = new_maps(n, c, out_size, x.dtype)
+    _avg_pool(_images(x), (*kernel, *strides, *pads, *out_size), _images(y))
+    return y, original.PoolResiduals(x.shape, out_size, kernel, strides, pads, None)
+
+
+@twin(ops.avg_pool2d_vjp)
+def avg_pool2d_vjp(dy: Array, residuals: original.PoolResiduals) -> Array:
+    """Add each share where it belongs."""
+    shape, out_size, kernel, strides, pads, _ = residuals
+    check_arrays(dy)
+    check_cotangent(dy, (*shape[:2], *out_size))
+    n, c, *size = shape
+    dx = new_maps(n, c, size, dy.dtype)
+    _avg_pool_vjp(_images(dy), (*kernel, *strides, *pads, *out_size), _images(dx))
+    return dx
+
+
+def _images(a: Array) -> Array:
+    """(C N, H, W)."""
+    return by_map(a).reshape(-1, *a.shape[2:])

@@ -22,6 +22,7 @@ from .norm import (
 from .pack import pack, pack_vjp
 from .pool import avg_pool2d, avg_pool2d_vjp, max_pool2d, max_pool2d_vjp
 from .relu import relu, relu_vjp
+from .sparse import SparseWeights, sparse_dense
 from .tanh import tanh, tanh_vjp
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "running_statistics",
     "softmax_cross_entropy",
     "softmax_cross_entropy_vjp",
+    "sparse_dense",
     "tanh",
     "tanh_vjp",
 ]

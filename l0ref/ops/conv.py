@@ -357,6 +357,7 @@ def _check_int(name: str, value: Any, lowest: int) -> None:
 def check_conv(
     x: Array, weight: Array, bias: Array | None, z: Array | None, on: str, groups: int
 ) -> None:
+    """Refuse arguments of `conv2d` whose shapes do not fit each other."""
     if x.ndim != 4:
         raise ValueError(f"x must have shape (N, C_in, H, W), got {x.shape}")
     if weight.ndim != 4:

@@ -75,7 +75,7 @@ def batch_norm(
     >>> residuals.mean, residuals.var
     (array([ 2., 10.]), array([1., 0.]))
     """
-    _check(x, eps, weight=weight, bias=bias)
+    check_norm(x, eps, weight=weight, bias=bias)
     axes = _all_but_channels(x)
     n_values = math.prod(x.shape[axis] for axis in axes)
     if n_values < 2:
@@ -176,7 +176,7 @@ def batch_norm_inference(
     ValueError
         If the shapes do not fit, eps is not above 0, or a variance is below 0.
     """
-    _check(x, eps, weight=weight, bias=bias, mean=mean, var=var)
+    check_norm(x, eps, weight=weight, bias=bias, mean=mean, var=var)
     if (var < 0).any():
         raise ValueError(f"var must be at least 0, got {var.min()}")
     inv_std = 1 / np.sqrt(var + eps)
@@ -279,7 +279,8 @@ def _along_channels(value: Array, x: Array) -> Array:
     return value.reshape(-1, *(1,) * (x.ndim - 2)) if x.ndim > 2 else value
 
 
-def _check(x: Array, eps: float, **per_channel: Array) -> None:
+def check_norm(x: Array, eps: float, **per_channel: Array) -> None:
+    """Refuse arguments whose shapes do not fit, and an eps that is out of range."""
     if x.ndim not in (2, 4):
         raise ValueError(f"x must have shape (N, C) or (N, C, H, W), got {x.shape}")
     for name, value in per_channel.items():

@@ -67,7 +67,7 @@ def max_pool2d(
     >>> y
     array([[[[5.]]]])
     """
-    kernel, strides, pads, out_size = _geometry(x, kernel_size, stride, padding)
+    kernel, strides, pads, out_size = check_pool(x, kernel_size, stride, padding)
     n, c = x.shape[:2]
     flat = (n, c, kernel[0] * kernel[1], *out_size)
     windows = sliding_windows(x, kernel, strides, pads, fill=-np.inf).reshape(flat)
@@ -153,7 +153,7 @@ def avg_pool2d(
     >>> y
     array([[[[2.25]]]])
     """
-    kernel, strides, pads, out_size = _geometry(x, kernel_size, stride, padding)
+    kernel, strides, pads, out_size = check_pool(x, kernel_size, stride, padding)
     y = sliding_windows(x, kernel, strides, pads).sum(axis=(2, 3)) / (kernel[0] * kernel[1])
     return y, PoolResiduals(x.shape, out_size, kernel, strides, pads, None)
 
@@ -185,7 +185,7 @@ def avg_pool2d_vjp(dy: Array, residuals: PoolResiduals) -> Array:
     return add_windows(d_windows, shape, stride, padding)
 
 
-def _geometry(
+def check_pool(
     x: Array, kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair
 ) -> tuple[Pair, Pair, Pair, Pair]:
     """Kernel, stride, padding and (H_out, W_out), checked."""

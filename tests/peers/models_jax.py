@@ -16,6 +16,7 @@ What is done for speed, beyond what everybody does:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import warnings
 from typing import Any
@@ -134,7 +135,7 @@ class Step:
             sizes = [26, 501, 500, 10]
         else:
             widths = workload.widths
-            self.weights = list(zip(widths, widths[1:], strict=False))
+            self.weights = list(itertools.pairwise(widths))
             if workload.gates == "weight":
                 self.shapes, sizes = self.weights, [1] * len(self.weights)
             else:

@@ -13,6 +13,7 @@ What is done for speed, beyond what everybody does:
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from typing import Any
@@ -87,7 +88,7 @@ class Net(nn.Module):  # type: ignore[misc]
 
 class MLP(Net):
     def __init__(self, widths: tuple[int, ...], gates: str, fold: bool) -> None:
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         layers = [nn.Linear(d_in, d_out) for d_in, d_out in pairs]
         if gates == "unit":
             super().__init__(layers, [(d_in,) for d_in, _ in pairs], [d_out for _, d_out in pairs])
@@ -281,9 +282,7 @@ class Convolution:
     def __init__(self, workload: Workload, variant: str) -> None:
         arrays = [torch.from_numpy(a) for a in conv_arrays(workload.batch_size)]
         if "channels_last" in variant:
-            arrays = [
-                a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for a in arrays
-            ]
+            arrays = [a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for a in arrays]
         self.inputs = [a.requires_grad_() for a in arrays[:4]]
         self.dy = arrays[4]
 

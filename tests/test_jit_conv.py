@@ -1,0 +1,453 @@
+"""The kernels of convolution against the NumPy originals.
+
+Whole numbers first: sums of them are exact, in any order, so that equality is asked for, and ties
+are met all the time. Then numbers with all their digits: a sum of k products of f factors, in any
+order, has at most k + f roundings of eps / 2 of the sum of sizes, on each side.
+"""
+
+import os
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from l0ref import jit, ops
+from l0ref.jit import conv, conv_block
+
+DTYPES = (np.float32, np.float64)
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+seeds = st.integers(0, 2**32 - 1)
+pairs = lambda low, high: st.tuples(*[st.integers(low, high)] * 2)  # noqa: E731
+few = settings(max_examples=25)
+ALL = ("dx", "dweight", "dbias", "dz")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_blas_thread() -> Any:
+    with jit.one_blas_thread():
+        yield
+
+
+class Geometry(NamedTuple):
+    n: int
+    groups: int
+    c_in: int  # of one group
+    c_out: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    spare: tuple[int, int]  # what x is longer than the least that the kernel needs
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        along = zip(self.kernel, self.padding, self.dilation, self.spare, strict=True)
+        size = (max(1, d * (k - 1) + 1 - 2 * p) + spare for k, p, d, spare in along)
+        return (self.n, self.groups * self.c_in, *size)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.groups * self.c_out, self.c_in, *self.kernel)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
+
+
+geometries = st.builds(
+    Geometry, st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3),
+    kernel=pairs(1, 3), stride=pairs(1, 3), padding=pairs(0, 4), dilation=pairs(1, 2),
+    spare=pairs(0, 3),
+)  # fmt: skip
+WIDE = Geometry(3, 2, 1, 2, (3, 2), (2, 1), (1, 2), (1, 2), (2, 1))
+LARGE = Geometry(37, 1, 5, 4, (5, 3), (1, 1), (2, 0), (1, 1), (14, 19))  # more than one block
+FORMS = {
+    "none": {},
+    "no-bias": {"bias": False},
+    "map": {"z": "map"},
+    "map-bias-apart": {"z": "map", "gates_bias": False},
+    "map-each": {"z": "each"},
+    "map-each-bias-apart": {"z": "each", "gates_bias": False, "bias": False},
+    "weight": {"z": "weight"},
+}
+every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def frozen(values: Any, dtype: Any) -> Any:
+    """Return an array that no op can write to unnoticed."""
+    array = np.asarray(values).astype(dtype)
+    array.flags.writeable = False
+    return array
+
+
+def case(form: dict[str, Any], geometry: Geometry, dtype: Any, draw: Any) -> Any:
+    """Arguments and options of conv2d."""
+    weight = geometry.weight_shape
+    z_shapes = {"map": weight[:1], "each": (geometry.n, *weight[:1]), "weight": weight}
+    z = draw(z_shapes[form["z"]]) if "z" in form else None
+    arrays = {
+        "x": frozen(draw(geometry.x_shape), dtype),
+        "weight": frozen(draw(weight), dtype),
+        "bias": frozen(draw(weight[:1]), dtype) if form.get("bias", True) else None,
+        "z": None if z is None else frozen(z, dtype),
+    }
+    options = geometry.options | {"gates_bias": form.get("gates_bias", True)}
+    return arrays, options | {"on": "weights" if form.get("z") == "weight" else "outputs"}
+
+
+def whole(rng: Any) -> Any:
+    return lambda shape: rng.integers(-3, 4, size=shape)
+
+
+def map_major(a: Any) -> Any:
+    return np.ascontiguousarray(a.transpose(1, 0, 2, 3)).transpose(1, 0, 2, 3)
+
+
+def is_map_major(a: Any) -> bool:
+    return bool(a.transpose(1, 0, 2, 3).flags.c_contiguous)
+
+
+def same(got: Any, wanted: Any) -> None:
+    """All arrays (or None) the same, of the same dtype; NaN where NaN is."""
+    for name, one, other in zip(("y", *ALL), got, wanted, strict=True):
+        if other is None:
+            assert one is None, name
+        else:
+            assert one.dtype == other.dtype, name
+            np.testing.assert_array_equal(one, other, name)
+
+
+def both(module: Any, name: str, arrays: Any, options: Any, dy: Any, **vjp: Any) -> tuple[Any, Any]:
+    """y and gradients of the twin, and of the original; dy is called with y's shape."""
+    forward, pull = getattr(ops, name), getattr(ops, f"{name}_vjp")
+    y, residuals = forward(**arrays, **options)
+    cotangent = dy(y.shape) if callable(dy) else dy
+    wanted = (y, *pull(cotangent, residuals, **vjp))
+    y, residuals = getattr(module, name)(**arrays, **options)
+    return (y, *getattr(module, f"{name}_vjp")(cotangent, residuals, **vjp)), wanted
+
+
+@every_form
+@few
+@given(geometries, st.sampled_from(DTYPES), seeds)
+@example(WIDE, np.float32, 1)
+@example(LARGE, np.float32, 2)
+def test_conv_on_whole_numbers(form: Any, geometry: Geometry, dtype: Any, seed: int) -> None:
+    draw = whole(np.random.default_rng(seed))
+    arrays, options = case(form, geometry, dtype, draw)
+    dy = lambda shape: frozen(draw(shape), dtype)  # noqa: E731
+    got, wanted = both(conv, "conv2d", arrays, options, dy)
+    same(got, wanted)
+    assert is_map_major(got[0])
+    assert is_map_major(got[1])
+
+
+def bounds(name: str, arrays: Any, options: Any, dy: Any, terms: int) -> Any:
+    """What rounding may amount to on two sides: terms eps of the sums of sizes."""
+    sizes = {k: None if a is None else np.abs(a) for k, a in arrays.items()}
+    y, residuals = getattr(ops, name)(**sizes, **options)
+    size = (y, *getattr(ops, f"{name}_vjp")(np.abs(dy), residuals))
+    return [None if s is None else terms * np.finfo(dy.dtype).eps * s for s in size]
+
+
+@every_form
+@both_dtypes
+@pytest.mark.parametrize("geometry", [WIDE, LARGE], ids=["wide", "large"])
+def test_conv_to_the_last_digits(form: Any, dtype: Any, geometry: Geometry) -> None:
+    rng = np.random.default_rng(3)
+    draw = lambda shape: rng.normal(size=shape)  # noqa: E731
+    arrays, options = case(form, geometry, dtype, draw)
+    y, _ = ops.conv2d(**arrays, **options)
+    dy = frozen(draw(y.shape), dtype)
+    got, wanted = both(conv, "conv2d", arrays, options, dy)
+    # The longest: dz, a sum over a map within one over the places of all examples.
+    terms = arrays["weight"][0].size + dy.size // dy.shape[1] + 4
+    for one, other, bound in zip(
+        got, wanted, bounds("conv2d", arrays, options, dy, terms), strict=True
+    ):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert (np.abs(one - other) <= bound).all()
+
+
+@every_form
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["x", "weight", "bias", "z", "dy"])
+def test_what_is_not_finite_goes_where_the_originals_goes(
+    form: Any, value: float, where: str
+) -> None:
+    draw = whole(np.random.default_rng(4))
+    arrays, options = case(form, WIDE, np.float64, draw)
+    y, _ = ops.conv2d(**arrays, **options)
+    dy = draw(y.shape).astype(float)
+    if where == "dy":
+        dy[1, 2, 1, 0] = value
+    elif arrays[where] is not None:
+        arrays[where] = arrays[where].copy()
+        arrays[where].flat[arrays[where].size // 2] = value
+    with np.errstate(invalid="ignore"):
+        same(*both(conv, "conv2d", arrays, options, dy))
+
+
+def views(a: Any) -> Any:
+    """The same numbers, in other places: of two axes swapped, of every other one, backwards."""
+    padded = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    padded[..., ::2] = a
+    return [map_major(a), padded[..., ::2], a[::-1].copy()[::-1], np.asfortranarray(a)]
+
+
+def test_any_strides_and_residuals_serve_again() -> None:
+    draw = whole(np.random.default_rng(5))
+    arrays, options = case(FORMS["map"], LARGE, np.float32, draw)
+    y, _ = ops.conv2d(**arrays, **options)
+    dy = draw(y.shape).astype(np.float32)
+    wanted, _ = both(conv, "conv2d", arrays, options, dy)
+    for x, weight, cotangent in zip(*map(views, (arrays["x"], arrays["weight"], dy)), strict=True):
+        changed = arrays | {"x": x, "weight": weight}
+        same(both(conv, "conv2d", changed, options, cotangent)[0], wanted)
+    y, residuals = conv.conv2d(**arrays, **options)
+    conv.conv2d_vjp(2 * dy, residuals)
+    same((y, *conv.conv2d_vjp(dy, residuals)), wanted)
+    # The residuals are the original's: either VJP takes either's.
+    same((y, *ops.conv2d_vjp(dy, residuals)), wanted)
+    same((y, *conv.conv2d_vjp(dy, ops.conv2d(**arrays, **options)[1])), wanted)
+
+
+MODULES = {"conv2d": conv, "conv_relu_pool": conv_block}
+every_op = pytest.mark.parametrize("name", MODULES)
+
+
+def options_of(name: str, geometry: Geometry, **others: Any) -> dict[str, Any]:
+    return geometry.options | ({"kernel_size": 2} if name == "conv_relu_pool" else {}) | others
+
+
+@every_op
+def test_without_dx(name: str) -> None:
+    draw = whole(np.random.default_rng(6))
+    arrays, _ = case(FORMS["map"], LARGE, np.float64, draw)
+    got, wanted = both(MODULES[name], name, arrays, options_of(name, LARGE), draw, need_dx=False)
+    same(got, wanted)
+    assert got[1] is None
+
+
+@every_op
+def test_one_thread_or_two_are_the_same_bits(name: str) -> None:
+    rng = np.random.default_rng(7)
+    draw = lambda shape: rng.normal(size=shape)  # noqa: E731
+    arrays, _ = case(FORMS["map"], LARGE, np.float32, draw)
+    options = options_of(name, LARGE)
+    module = MODULES[name]
+    y, residuals = getattr(module, name)(**arrays, **options)
+    dy = frozen(draw(y.shape), np.float32)
+    before, results = jit.get_num_threads(), []
+    for threads in sorted({1, before}):
+        jit.set_num_threads(threads)
+        try:
+            y, residuals = getattr(module, name)(**arrays, **options)
+            results.append((y, *getattr(module, f"{name}_vjp")(dy, residuals)))
+        finally:
+            jit.set_num_threads(before)
+    same(results[0], results[-1])
+
+
+@every_op
+@pytest.mark.parametrize("kind", ["float16", "int", "masked", "mixed", "no example", "no map in",
+                                  "no map out"])  # fmt: skip
+def test_what_is_not_for_the_kernel_is_for_the_original(name: str, kind: str) -> None:
+    draw = whole(np.random.default_rng(8))
+    changes = {"no example": {"n": 0}, "no map in": {"c_in": 0}, "no map out": {"c_out": 0}}
+    geometry = WIDE._replace(groups=1, spare=(3, 3), **changes.get(kind, {}))
+    dtype = {"float16": np.float16, "int": np.int64}.get(kind, np.float64)
+    arrays, _ = case(FORMS["map"], geometry, dtype, draw)
+    if kind == "masked":
+        arrays["x"] = np.ma.masked_array(arrays["x"])
+    if kind == "mixed":
+        arrays["z"] = arrays["z"].astype(np.float32)
+    dy = lambda shape: draw(shape).astype(dtype)  # noqa: E731
+    if name == "conv_relu_pool" and kind == "int":  # max_pool2d pads with -inf, else it is exact
+        dy = lambda shape: draw(shape).astype(float)  # noqa: E731
+    same(*both(MODULES[name], name, arrays, options_of(name, geometry), dy))
+
+
+@every_op
+def test_a_cotangent_of_another_dtype_or_shape(name: str) -> None:
+    draw = whole(np.random.default_rng(9))
+    arrays, _ = case(FORMS["map"], LARGE, np.float32, draw)
+    options, module = options_of(name, LARGE), MODULES[name]
+    same(*both(module, name, arrays, options, lambda s: draw(s).astype(np.float64)))
+    y, residuals = getattr(module, name)(**arrays, **options)
+    with pytest.raises(ValueError, match=r"dy must have shape"):
+        getattr(module, f"{name}_vjp")(y[1:], residuals)
+
+
+@every_op
+@pytest.mark.parametrize(
+    "change", [{"stride": 0}, {"groups": 2}, {"padding": (1, 2, 3)}, {"bias": np.ones(3)},
+               {"z": np.ones(7)}, {"x": np.ones((3, 5, 6))}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_errors_are_the_originals(name: str, change: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"x": np.ones((3, 5, 6, 7)), "weight": np.ones((4, 5, 2, 2))}
+    arguments |= options_of(name, WIDE._replace(groups=1)) | change
+    with pytest.raises(ValueError, match=r"must") as wanted:
+        getattr(ops, name)(**arguments)
+    with pytest.raises(ValueError, match=r"must") as got:
+        getattr(MODULES[name], name)(**arguments)
+    assert str(got.value) == str(wanted.value)
+
+
+# --- convolution, rectifier and pool in one ---
+
+blocks = st.builds(
+    Geometry, st.integers(1, 5), st.just(1), st.integers(1, 12), st.integers(1, 4),
+    kernel=pairs(1, 4), stride=pairs(1, 2), padding=pairs(0, 2),
+    dilation=st.tuples(st.integers(1, 2), st.just(1)), spare=pairs(4, 9),
+)  # fmt: skip
+pools = st.sampled_from(
+    [{"kernel_size": 2}, {"kernel_size": (2, 3)}, {"kernel_size": 3, "pool_stride": 2},
+     {"kernel_size": (1, 2), "pool_stride": (2, 3)}]
+)  # fmt: skip
+HALVES = {"kernel_size": 2}
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "weight"])
+@few
+@given(blocks, pools, st.booleans(), st.sampled_from(DTYPES), seeds)
+@example(LARGE, HALVES, True, np.float32, 10)
+@example(LARGE, HALVES, False, np.float32, 11)
+@example(LARGE._replace(c_in=11), {"kernel_size": 3, "pool_stride": 2}, False, np.float64, 12)
+def test_the_block_on_whole_numbers(
+    form: str, geometry: Geometry, pool: Any, need_dx: bool, dtype: Any, seed: int
+) -> None:
+    """Of so few values nearly every window of the pool holds ties."""
+    draw = whole(np.random.default_rng(seed))
+    arrays, options = case(FORMS[form], geometry, dtype, draw)
+    del options["on"]
+    y, residuals = conv_block.conv_relu_pool(**arrays, **options, **pool)
+    assert isinstance(residuals, conv_block.Fused)
+    got, wanted = both(
+        conv_block, "conv_relu_pool", arrays, options | pool,
+        lambda shape: frozen(draw(shape), dtype), need_dx=need_dx,
+    )  # fmt: skip
+    same(got, wanted)
+    assert is_map_major(y)
+    assert not need_dx or is_map_major(got[1])
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "weight"])
+@pytest.mark.parametrize("need_dx", [True, False])
+@both_dtypes
+def test_the_block_to_the_last_digits(form: str, need_dx: bool, dtype: Any) -> None:
+    rng = np.random.default_rng(13)
+    draw = lambda shape: rng.normal(size=shape)  # noqa: E731
+    arrays, options = case(FORMS[form], LARGE, dtype, draw)
+    del options["on"]
+    options |= HALVES
+    y, _ = ops.conv_relu_pool(**arrays, **options)
+    dy = frozen(draw(y.shape), dtype)
+    got, wanted = both(conv_block, "conv_relu_pool", arrays, options, dy, need_dx=need_dx)
+    # Sizes from a pool that gives all of dy to everything that it sees: its windows do not overlap.
+    conv_options = {k: v for k, v in options.items() if k != "kernel_size"}
+    sizes = {k: None if a is None else np.abs(a) for k, a in arrays.items()}
+    a, residuals = ops.conv2d(**sizes, **conv_options)
+    spread = np.zeros(a.shape, dtype)
+    h, w = (2 * size for size in dy.shape[2:])
+    spread[:, :, :h, :w] = np.abs(dy).repeat(2, axis=2).repeat(2, axis=3)
+    size = (ops.max_pool2d(a, 2)[0], *ops.conv2d_vjp(spread, residuals))
+    terms = arrays["weight"][0].size + dy.size // dy.shape[1] + 4
+    for one, other, most in zip(got, wanted, size, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert (np.abs(one - other) <= terms * np.finfo(dtype).eps * most).all()
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "weight"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["x", "weight", "bias", "z", "dy"])
+@pytest.mark.parametrize("need_dx", [True, False])
+def test_in_the_block_what_is_not_finite_is_for_the_original(
+    form: str, value: float, where: str, need_dx: bool
+) -> None:
+    draw = whole(np.random.default_rng(14))
+    geometry = WIDE._replace(groups=1, c_in=3, spare=(5, 4), dilation=(2, 1))
+    arrays, options = case(FORMS[form], geometry, np.float64, draw)
+    del options["on"]
+    options |= HALVES
+    y, _ = ops.conv_relu_pool(**arrays, **options)
+    for place in range(2):
+        dy = draw(y.shape).astype(float)
+        changed = dict(arrays)
+        if where == "dy":
+            dy[1, 1, 0, place] = value
+        elif arrays[where] is not None:
+            changed[where] = arrays[where].copy()
+            changed[where].flat[arrays[where].size // 2 - place] = value
+        with np.errstate(invalid="ignore"):
+            same(*both(conv_block, "conv_relu_pool", changed, options, dy, need_dx=need_dx))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"groups": 2}, {"dilation": (1, 2)}, {"pool_padding": 1}, {"pool_stride": 1},
+     {"kernel_size": (1, 2)}],
+    ids=str,
+)  # fmt: skip
+def test_a_block_that_is_not_of_the_usual_kind_is_three_ops(change: dict[str, Any]) -> None:
+    draw = whole(np.random.default_rng(15))
+    geometry = Geometry(3, 1, 4, 6, (2, 3), (1, 1), (0, 1), (1, 1), (8, 9))
+    if "groups" in change:
+        geometry = geometry._replace(groups=2, c_in=2, c_out=3)
+    arrays, options = case(FORMS["map"], geometry, np.float64, draw)
+    del options["on"]
+    options |= HALVES | change
+    _, residuals = conv_block.conv_relu_pool(**arrays, **options)
+    assert not isinstance(residuals, conv_block.Fused)
+    same(*both(conv_block, "conv_relu_pool", arrays, options, draw))
+    same(*both(conv_block, "conv_relu_pool", arrays, options, draw, need_dx=False))
+
+
+def test_a_closed_map_costs_its_weights_nothing_and_feels_its_pull() -> None:
+    draw = whole(np.random.default_rng(16))
+    arrays, options = case(FORMS["map-bias-apart"], LARGE, np.float64, draw)
+    del options["on"]
+    arrays["z"] = np.array([0.0, 1.0, 0.0, 0.5])
+    arrays["bias"] = np.array([3.0, -1.0, 0.0, 2.0])
+    got, wanted = both(conv_block, "conv_relu_pool", arrays, options | HALVES, draw)
+    same(got, wanted)
+    assert not got[2][0].any()
+    assert got[4][0] != 0
+
+
+def test_without_compiling() -> None:
+    """The kernels are valid Python: with the compiler switched off they give the same."""
+    source = """
+import numpy as np
+from l0ref import ops
+from l0ref.jit import conv, conv_block
+rng = np.random.default_rng(17)
+draw = lambda *shape: rng.integers(-3, 4, size=shape).astype(np.float32)
+x, weight, bias, z = draw(3, 2, 6, 7), draw(4, 2, 3, 2), draw(4), draw(4)
+for module, name, options in ((conv, "conv2d", {"padding": 1, "stride": 2}),
+                              (conv_block, "conv_relu_pool", {"kernel_size": 2})):
+    for need_dx in (True, False):
+        y, residuals = getattr(ops, name)(x, weight, bias, z, **options)
+        dy = draw(*y.shape)
+        wanted = y, *getattr(ops, name + "_vjp")(dy, residuals, need_dx=need_dx)
+        y, residuals = getattr(module, name)(x, weight, bias, z, **options)
+        got = y, *getattr(module, name + "_vjp")(dy, residuals, need_dx=need_dx)
+        for one, other in zip(got, wanted, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == other.dtype
+print("done")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+    )  # fmt: skip
+    assert result.stdout.strip() == "done", result.stderr
