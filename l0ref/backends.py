@@ -22,7 +22,7 @@ from .penalties import gate_gradient
 BACKENDS = ("numpy", "numba")
 
 _SWITCHED: tuple[Callable[..., Any], ...] = (
-    *(getattr(ops, name) for name in ops.__all__),
+    *(getattr(ops, name) for name in ops.__all__ if name.islower()),
     gate_gradient,
     sample_and_slope,
     step_and_average,

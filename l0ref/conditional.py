@@ -1,4 +1,4 @@
-r"""Conditional computation: what this minibatch's closed gates leave out of its forward and backward.
+r"""Conditional computation: what this minibatch's closed gates leave out of a step.
 
 A gate is drawn as exactly 0 with positive probability, and a unit or feature map behind such a gate
 takes no part in the minibatch. Two things follow, and both are exact:
@@ -51,10 +51,6 @@ class Wiring(Protocol):
     layers: list[Layer]
     sources: list[int]
     skips: dict[int, int]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one example."""
 
     @property
     def backend(self) -> Backend:
@@ -120,6 +116,8 @@ class Packing:
     network : Network
     gates : mapping of int to array
         z of each gated layer, by position.
+    x_shape : tuple of int
+        Of the minibatch.
 
     Attributes
     ----------
@@ -127,13 +125,20 @@ class Packing:
         Units of the output of layer i (INPUT: of the network's input) that are computed.
     taken : dict of int to mask
         Units of its input that layer i reads.
+    moves : dict of int to Move
+        From what its source keeps to what layer i takes; under ``len(layers)``, from what the last
+        layer keeps to the logits.
+    skip_moves : dict of int to Move
+        From what the source of its skip keeps to what layer i keeps.
     """
 
-    def __init__(self, network: Wiring, gates: Mapping[int, Array]) -> None:
+    def __init__(
+        self, network: Wiring, gates: Mapping[int, Array], x_shape: tuple[int, ...]
+    ) -> None:
         self.network = network
         layers, sources, skips = network.layers, network.sources, network.skips
-        shapes = network.shapes((1, *network.input_shape))
-        n_units = {INPUT: network.input_shape[0]}
+        self._shapes = shapes = network.shapes(x_shape)
+        n_units = {INPUT: x_shape[1]}
         for i, layer in enumerate(layers):
             n_units[i] = layer.output_shape(shapes[i])[1]
 
@@ -154,7 +159,8 @@ class Packing:
 
         self.kept: dict[int, Mask] = {INPUT: np.ones(n_units[INPUT], bool)}
         self.taken: dict[int, Mask] = {}
-        self.moves: dict[tuple[int, int], Move | None] = {}
+        self.moves: dict[int, Move | None] = {}
+        self.skip_moves: dict[int, Move | None] = {}
         for i, layer in enumerate(layers):
             source = self.kept[sources[i]]
             self.kept[i] = _at_least_one(live[i] & read[i])
@@ -170,10 +176,12 @@ class Packing:
                     self.taken[i] = np.arange(len(source)) == source.argmax()
             else:
                 self.taken[i], self.kept[i] = np.ones_like(source), np.ones_like(live[i])
-            self.moves[sources[i], i] = Move.between(source, self.taken[i])
+            self.moves[i] = Move.between(source, self.taken[i])
             if i in skips:
                 # To the output of layer i is added what lies in the places of its own kept units.
-                self.moves[skips[i], i] = Move.between(self.kept[skips[i]], self.kept[i])
+                self.skip_moves[i] = Move.between(self.kept[skips[i]], self.kept[i])
+        last = len(layers) - 1
+        self.moves[last + 1] = Move.between(self.kept[last], np.ones(n_units[last], bool))
 
     @staticmethod
     def _live(layer: Layer, source: Mask, z: Array | None, n: int) -> Mask:
@@ -195,7 +203,7 @@ class Packing:
         if isinstance(layer, _PASSING):
             return read
         if isinstance(layer, Flatten):
-            return read.reshape(n, len(read) // n).any(axis=1)
+            return np.asarray(read.reshape(n, len(read) // n).any(axis=1))
         if z is not None and isinstance(layer, Weighted) and _packs(layer):
             gates = layer.gates
             assert gates is not None
@@ -203,14 +211,13 @@ class Packing:
                 return _open(z)
         return np.ones(n, bool)
 
-    def saved(self, n: int) -> float:
-        """Multiplications that n examples are spared in each of the layers' products."""
-        shapes = self.network.shapes((1, *self.network.input_shape))
+    def saved(self) -> float:
+        """Multiplications that the minibatch is spared in each of the layers' products."""
         saved = 0.0
         for i, layer in self.network.weighted:
-            places = math.prod(layer.output_shape(shapes[i])[2:])
+            n, _, *size = layer.output_shape(self._shapes[i])
             left = float(self.taken[i].mean() * self.kept[i].mean())
-            saved += n * places * layer.params["weight"].size * (1 - left)
+            saved += n * math.prod(size) * layer.params["weight"].size * (1 - left)
         return saved
 
 
@@ -218,14 +225,17 @@ def _packs(layer: Layer) -> bool:
     """Whether the layer can do with some of its inputs and give some of its outputs."""
     if not isinstance(layer, Weighted) or (isinstance(layer, Conv2d) and layer.groups > 1):
         return False
-    gates = layer.gates  # a gate a weight and an example: nothing is closed for the minibatch
-    return gates is None or gates.axis is not None or not layer.per_example
+    gates = layer.gates
+    if gates is None or not layer.per_example:
+        return True
+    # A gate a weight and an example: nothing is closed for the minibatch.
+    return gates.axis is not None and not layer.spread
 
 
 def _open(z: Array) -> Mask:
     """Which gates are open, for any example."""
     mask: Mask = z != 0
-    return mask if mask.ndim == 1 else mask.any(axis=0)
+    return mask if mask.ndim == 1 else np.asarray(mask.any(axis=0))
 
 
 def _at_least_one(mask: Mask) -> Mask:
@@ -265,24 +275,28 @@ class Pass:
         self.slopes: dict[int, Array] = {}
         for i, layer, _ in network.gated:
             self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
-        self.packing = None if dense else self._worthwhile(len(x))
+        self.packing = None if dense else self._worthwhile(x.shape)
         self._blocks = blocks(network) if self._ops.fuses else {}
         self.residuals: list[Any] = [None] * len(network.layers)
         self.logits = self._forward(x, noise)
 
-    def _worthwhile(self, n: int) -> Packing | None:
+    def _worthwhile(self, x_shape: tuple[int, ...]) -> Packing | None:
         masks = (
             _open(self.gates[i]) for i, _, gates in self._network.gated if gates.axis is not None
         )
         if all(mask.all() for mask in masks):
             return None
-        packing = Packing(self._network, self.gates)
-        return packing if packing.saved(n) >= WORTH else None
+        packing = Packing(self._network, self.gates, x_shape)
+        return packing if packing.saved() >= WORTH else None
 
     # --- forward ---
 
-    def _move(self, x: Array, source: int, i: int) -> Array:
-        move = self.packing.moves[source, i] if self.packing else None
+    def _moved(self, x: Array, i: int) -> Array:
+        move = self.packing.moves[i] if self.packing else None
+        return x if move is None else move.forward(x, self._ops)
+
+    def _skipped(self, x: Array, i: int) -> Array:
+        move = self.packing.skip_moves[i] if self.packing else None
         return x if move is None else move.forward(x, self._ops)
 
     def _forward(self, x: Array, noise: Mapping[int, Any]) -> Array:
@@ -292,7 +306,7 @@ class Pass:
         i = 0
         while i < len(network.layers):
             layer, source = network.layers[i], network.sources[i]
-            x = self._move(values[source], source, i)
+            x = self._moved(values[source], i)
             if i in self._blocks:
                 y = self._forward_block(i, x)
                 i = self._blocks[i]
@@ -308,21 +322,18 @@ class Pass:
                     u = np.asarray(u)[:, self.packing.taken[i]]
                 y, self.residuals[i] = layer.forward(x, u, training=True)
             if i in network.skips:
-                y, _ = ops.add(y, self._move(values[network.skips[i]], network.skips[i], i))
+                y, _ = ops.add(y, self._skipped(values[network.skips[i]], i))
             if i in needed_later:
                 values[i] = y
             i += 1
-        return y
+        return self._moved(y, i)
 
     def _index(self, i: int, layer: Weighted) -> tuple[Index | None, Index | None]:
         """Positions along the weights' first and second axis that the pass has."""
         assert self.packing is not None
-        by_axis = {
-            layer.output_axis: self.packing.kept[i],
-            1 - layer.output_axis: self.packing.taken[i],
-        }
-        rows, columns = (None if m.all() else np.flatnonzero(m) for m in map(by_axis.get, (0, 1)))
-        return rows, columns
+        masks = self.packing.kept[i], self.packing.taken[i]
+        first, second = masks if layer.output_axis == 0 else masks[::-1]
+        return _positions(first), _positions(second)
 
     def _packed(self, i: int, layer: Weighted) -> tuple[Weighted, Mask]:
         """Return the layer with its packed weights, and which outputs it gives."""
@@ -377,7 +388,7 @@ class Pass:
             pool_stride=pool.stride,
             pool_padding=pool.padding,
         )
-        return y  # type: ignore[no-any-return]
+        return y
 
     # --- backward ---
 
@@ -388,23 +399,25 @@ class Pass:
         dgates: dict[int, Array] = {}
         wanted = _with_parameters_before(network)
         ends = {last: first for first, last in self._blocks.items()}
-        cotangents = {len(network.layers) - 1: dlogits}
+        moves = self.packing.moves if self.packing else {}
+        skip_moves = self.packing.skip_moves if self.packing else {}
+        cotangents: dict[int, Array] = {}
 
-        def arrive(source: int, i: int, dy: Array) -> None:
+        def arrive(source: int, move: Move | None, dy: Array) -> None:
             if source not in wanted:
                 return
-            move = self.packing.moves[source, i] if self.packing else None
             dy = dy if move is None else move.backward(dy, ops)
             cotangents[source] = cotangents[source] + dy if source in cotangents else dy
 
         i = len(network.layers) - 1
+        arrive(i, moves.get(i + 1), dlogits)
         while i >= 0:
             if i not in cotangents:
                 i -= 1
                 continue
             dy = cotangents.pop(i)
             if i in network.skips:
-                arrive(network.skips[i], i, dy)
+                arrive(network.skips[i], skip_moves.get(i), dy)
             i = ends.get(i, i)
             layer, source, r = network.layers[i], network.sources[i], self.residuals[i]
             if isinstance(layer, Weighted):
@@ -414,7 +427,7 @@ class Pass:
             else:
                 dx, own = layer.backward(dy, r, need_dx=source in wanted)
             if dx is not None:
-                arrive(source, i, dx)
+                arrive(source, moves.get(i), dx)
             grads |= {f"{i}.{name}": g for name, g in own.items()}
             i -= 1
         return grads, dgates
@@ -448,6 +461,10 @@ class Pass:
         return dx, own, _among(dz, kept if outputs else self.packing.taken[i])
 
 
+def _positions(mask: Mask) -> Index | None:
+    return None if mask.all() else np.flatnonzero(mask)
+
+
 def _among(values: Array, mask: Mask) -> Array:
     """Put values where the mask is on, along the last axis, and exact zeros elsewhere."""
     if mask.all():
@@ -476,7 +493,8 @@ def blocks(network: Wiring) -> dict[int, int]:
         if not (isinstance(conv, Conv2d) and isinstance(middle, ReLU)):
             continue
         on_maps = conv.gates is None or (conv.gates.axis == conv.output_axis and not conv.spread)
-        alone = sources[i + 1 : i + 3] == [i, i + 1] and not {i, i + 1} & skips.keys()
+        # What is added behind the pool may be in other maps than those that the convolution has.
+        alone = sources[i + 1 : i + 3] == [i, i + 1] and not {i, i + 1, i + 2} & skips.keys()
         if (
             isinstance(last, MaxPool2d)
             and on_maps

@@ -10,7 +10,6 @@ forward pass changes nothing in them.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from .ops.conv import Conv2dResiduals, conv_output_size, pair
 from .ops.dense import DenseResiduals
 from .ops.norm import BatchNormResiduals
 from .ops.pool import PoolResiduals
+from .ops.sparse import SparseWeights
 
 Array = NDArray[Any]
 Draws = Array | Uniforms
@@ -51,7 +51,7 @@ class Layer(abc.ABC):
         self.buffers = {}
 
     @abc.abstractmethod
-    def forward(self, x: Array, u: Array | None, *, training: bool = False) -> tuple[Array, Any]:
+    def forward(self, x: Array, u: Any, *, training: bool = False) -> tuple[Array, Any]:
         """Return y, and what `backward` will need.
 
         Parameters
@@ -279,7 +279,36 @@ class Dense(Weighted):
     def pull_op(
         self, dy: Array, residuals: DenseResiduals, need_dx: bool
     ) -> tuple[Array | None, Array, Array | None, Array | None]:
-        return self.ops.dense_vjp(dy, residuals, need_dx=need_dx)  # type: ignore[no-any-return]
+        """Its VJP."""
+        return self.ops.dense_vjp(dy, residuals, need_dx=need_dx)
+
+
+class SparseDense(Layer):
+    """Dense layer for inference alone, most of whose weights are 0 and are left out.
+
+    Parameters
+    ----------
+    weights : SparseWeights
+    bias : array, (D_out,)
+    """
+
+    def __init__(self, weights: SparseWeights, bias: Array) -> None:
+        super().__init__()
+        self.weights, self.bias = weights, bias
+
+    def output_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(N, D_out)."""
+        return (x_shape[0], len(self.bias))
+
+    def forward(self, x: Array, u: Draws | None, *, training: bool = False) -> tuple[Array, None]:
+        """Apply."""
+        return self.ops.sparse_dense(x, self.weights, self.bias), None
+
+    def backward(
+        self, dy: Array, residuals: Any, *, need_dx: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
+        """Refuse: there is no derivative here."""
+        raise TypeError("a SparseDense layer is for inference; train a Dense one")
 
 
 class Conv2d(Weighted):
@@ -356,6 +385,7 @@ class Conv2d(Weighted):
     def apply_op(
         self, x: Array, z: Array | None, on: str, gates_bias: bool
     ) -> tuple[Array, Conv2dResiduals]:
+        """`l0ref.ops.conv2d`, with these weights."""
         weight, bias = self.params["weight"], self.params.get("bias")
         # Gates on the weights leave the bias alone; without a bias there is none to take along.
         own = gates_bias and bias is not None
@@ -364,7 +394,8 @@ class Conv2d(Weighted):
     def pull_op(
         self, dy: Array, residuals: Conv2dResiduals, need_dx: bool
     ) -> tuple[Array | None, Array, Array | None, Array | None]:
-        return self.ops.conv2d_vjp(dy, residuals, need_dx=need_dx)  # type: ignore[no-any-return]
+        """Its VJP."""
+        return self.ops.conv2d_vjp(dy, residuals, need_dx=need_dx)
 
 
 class BatchNorm(Layer):

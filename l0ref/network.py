@@ -289,7 +289,8 @@ class Network:
     def predict(self, x: Array, *, batch_size: int = 1000) -> Array:
         """Logits at test time (Eq. 13)."""
         starts = range(0, max(len(x), 1), batch_size)
-        return np.concatenate([self.forward(x[i : i + batch_size])[0] for i in starts])
+        with self.backend.exclusive():
+            return np.concatenate([self.forward(x[i : i + batch_size])[0] for i in starts])
 
     # --- the objective ---
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .concrete import BETA, GAMMA, ZETA
+from .conditional import INPUT
 from .gates import Gates, init_log_alpha, per_input, per_output, per_weight
 from .layers import (
     AvgPool2d,
@@ -36,7 +37,7 @@ from .layers import (
     ReLU,
     Tanh,
 )
-from .network import INPUT, Loss, Network, check_lam
+from .network import Loss, Network, check_lam
 from .noise import Noise, Stream
 
 __all__ = [

@@ -18,14 +18,16 @@ network's to rounding.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditional import INPUT
 from .flops import network_cost
 from .layers import (
     AddPattern,
@@ -41,11 +43,13 @@ from .layers import (
     Pool,
     ReLU,
     Select,
+    SparseDense,
     Tanh,
     Weighted,
 )
-from .network import INPUT, Network
+from .network import Network
 from .ops.conv import sliding_windows
+from .ops.sparse import SparseWeights
 from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
@@ -54,6 +58,9 @@ Indices = NDArray[np.int64]
 
 _PASSING = (ReLU, Tanh, Dropout, Pool, BatchNorm, Normalize)
 """Layers that turn each unit or map into one, on its own."""
+
+SPARSE, SPARSE_SIZE = 0.25, 20_000
+"""Share of weights other than 0, and number of weights, from which the sparse product is faster."""
 
 _FORMAT = "l0ref compact network 2"
 
@@ -83,6 +90,7 @@ class CompactNetwork:
     kept: list[Indices]
     names: list[str]
     input_shape: tuple[int, ...]
+    _runner: Network | None = field(default=None, repr=False)
 
     @property
     def architecture(self) -> list[int]:
@@ -114,6 +122,28 @@ class CompactNetwork:
         """Whether no input is read: some layer has lost every unit."""
         return len(self.inputs) == 0
 
+    def with_backend(self, name: str) -> CompactNetwork:
+        """Return the same network for inference on another backend.
+
+        On ``"numba"``, dense layers with few weights other than 0, such as gates on single weights
+        leave, are multiplied by those alone.
+
+        Raises
+        ------
+        ValueError
+            If there is no backend of that name.
+        """
+        runner = self.network.with_backend(name)
+        if name == "numba":
+            for i, layer in runner.weighted:
+                if isinstance(layer, Dense) and _is_sparse(layer.params["weight"]):
+                    sparse = SparseDense(
+                        SparseWeights.of(layer.params["weight"]), layer.params["bias"]
+                    )
+                    sparse.ops = layer.ops
+                    runner.layers[i] = sparse
+        return dataclasses.replace(self, _runner=runner)
+
     def predict(self, x: Array, *, batch_size: int = 1000) -> Array:
         """Logits of a batch, (N, *input_shape) -> (N, K)."""
         if x.shape[1:] != self.input_shape:
@@ -121,7 +151,8 @@ class CompactNetwork:
             raise ValueError(f"x must have shape (N, {shape}), got {x.shape}")
         if len(self.inputs) < self.input_shape[0]:
             x = x[:, self.inputs]
-        return self.network.predict(x, batch_size=batch_size)
+        runner = self.network if self._runner is None else self._runner
+        return runner.predict(x, batch_size=batch_size)
 
     # --- files ---
 
@@ -222,6 +253,12 @@ _KINDS: dict[str, Any] = {
         *(Normalize, Select, AddPattern),
     )
 }
+
+
+def _is_sparse(weight: Array) -> bool:
+    """Whether leaving out the zeros is faster than multiplying by them; see `tests/bench`."""
+    n = int(np.count_nonzero(weight))
+    return n <= SPARSE * weight.size and weight.size >= SPARSE_SIZE
 
 
 def _taken_apart(layer: Layer) -> tuple[dict[str, Array], dict[str, Any]]:

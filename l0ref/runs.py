@@ -159,7 +159,7 @@ def train(
 def finish(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """Prune, compact, measure, and write everything that a finished run has; return its result."""
     network = trainer.evaluated()
-    small = compact(network)
+    small = compact(network).with_backend(trainer.settings.backend)
     x, labels = trainer.inputs(trainer.data.x_test), trainer.data.y_test
     whole = network_cost(network)
     gated_logits, compact_logits = network.predict(x), small.predict(x)

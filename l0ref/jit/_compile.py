@@ -1,14 +1,14 @@
 r"""How the kernels are compiled, and how they are run on more than one core.
 
-Every kernel is compiled twice when it is needed: in parallel, and for one thread. The second is for
-where the first must not run: in a process that was forked from one that has threads (whose threads
-the fork did not copy), and while another Python thread is inside a parallel kernel (not every pool
-that Numba can run on allows two).
+Every kernel is compiled for all threads and for one, when it is first needed so. One is for what is
+small, and for where more must not run: in a process that was forked from one that has threads
+(whose threads the fork did not copy), and while another Python thread is inside a parallel kernel
+(not every pool that Numba can run on allows two).
 
-Compiled code is kept on disk, under a name that has a fingerprint of this whole package in it: Numba
+Compiled code is kept on disk, under a name with a fingerprint of this whole package in it: Numba
 itself looks for changes only in the file that a kernel stands in, and not in those of the functions
-that are compiled into it. Where no folder can be written to, or the disk is full, it is
-compiled anew in each process and nothing else changes.
+that are compiled into it. Where no folder can be written to, or the disk is full, it is compiled
+anew in each process and nothing else changes.
 
 To get vectors out of a loop, run it from 0 over a slice: an index that starts elsewhere may be
 negative, for all that the compiler knows, and then counts from the end.
@@ -32,17 +32,22 @@ from typing import Any
 import numba
 from numba import prange
 
-__all__ = ["CONTRACT", "REASSOCIATE", "Kernel", "inline", "kernel", "parallel", "prange"]
+__all__ = ["CONTRACT", "FEW", "REASSOCIATE", "Kernel", "inline", "kernel", "parallel", "prange"]
 
 CONTRACT = frozenset({"contract"})
 REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
 
 # OpenMP's threads wait for work by spinning, for milliseconds, on cores that something else may
-# want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. Asleep
-# they take 8 microseconds to wake, whatever else runs. It is read when OpenMP is loaded, which
-# Numba does later; who has chosen for themselves is left alone.
+# want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. Always
+# asleep, they take long to wake on an idle one. So they spin for a few microseconds, which is what
+# lies between two loops of one step. The variables are read when OpenMP is loaded, which Numba does
+# later; who has chosen for themselves is left alone.
 if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["KMP_BLOCKTIME"] = "0"
+
+FEW = 40_000
+"""Numbers that one thread is through with in the time that it takes to wake another."""
 
 _inside = threading.Lock()
 _forked = False
@@ -82,11 +87,15 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], *, fastmath: frozenset[str], parallel: bool):
         functools.update_wrapper(self, function)
         self._function = function
-        self._options = {"fastmath": set(fastmath), "nogil": True, "error_model": "numpy"}
-        self._serial = self._compiled(cache=True, parallel=False)
-        self._parallel = self._compiled(cache=True, parallel=True) if parallel else None
+        self._options: dict[str, Any] = {
+            "fastmath": set(fastmath),
+            "nogil": True,
+            "error_model": "numpy",
+        }
+        self._has_loops = parallel
+        self._compiled: dict[bool, Any] = {}
 
-    def _compiled(self, *, cache: bool, parallel: bool) -> Any:
+    def _compile(self, parallel: bool, *, cache: bool) -> Any:
         options = self._options | {"parallel": parallel}
         function = _named(self._function, "parallel" if parallel else "serial")
         try:
@@ -96,23 +105,25 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         """Run, on as many threads as may be."""
-        if self._parallel is None or _forked or not _inside.acquire(blocking=False):
-            return self._run("_serial", args)
+        if not self._has_loops or _forked or not _inside.acquire(blocking=False):
+            return self._run(False, args)
         try:
-            return self._run("_parallel", args)
+            return self._run(True, args)
         finally:
             _inside.release()
 
-    def serial(self, *args: Any) -> Any:
-        """Run on one thread: for what is too small to be shared out."""
-        return self._run("_serial", args)
+    def sized(self, size: int, *args: Any) -> Any:
+        """Run on one thread what is smaller than `FEW`: to wake another would take longer."""
+        return self._run(False, args) if size < FEW else self(*args)
 
-    def _run(self, which: str, args: tuple[Any, ...]) -> Any:
+    def _run(self, parallel: bool, args: tuple[Any, ...]) -> Any:
+        if parallel not in self._compiled:
+            self._compiled[parallel] = self._compile(parallel, cache=True)
         try:
-            return getattr(self, which)(*args)
+            return self._compiled[parallel](*args)
         except OSError:  # the disk is full, or the folder has become read-only
-            setattr(self, which, self._compiled(cache=False, parallel=which == "_parallel"))
-            return getattr(self, which)(*args)
+            self._compiled[parallel] = self._compile(parallel, cache=False)
+            return self._compiled[parallel](*args)
 
 
 def parallel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Kernel]:
@@ -127,4 +138,5 @@ def kernel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., An
 
 def inline(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Any]:
     """Make a function that kernels call; it is compiled with them."""
-    return lambda function: numba.njit(fastmath=set(fastmath), error_model="numpy")(function)
+    compiler: Callable[..., Any] = numba.njit(fastmath=set(fastmath), error_model="numpy")
+    return compiler

@@ -25,7 +25,7 @@ class NotForKernel(Exception):  # noqa: N818  # not an error: the original takes
 
 
 def twin(original: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Register a twin; it then gives way to `original` where `check_arrays` or it itself says so."""
+    """Register a twin; it gives way to `original` where it raises `NotForKernel`."""
 
     def register(function: Function) -> Function:
         @functools.wraps(original)
@@ -46,7 +46,7 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def check_arrays(*arrays: Any) -> None:
-    """Raise `NotForKernel` unless all are plain, non-empty, of one floating dtype; None is left out."""
+    """Raise `NotForKernel` unless all are plain, not empty, of one floating dtype; skip None."""
     dtype = None
     for a in arrays:
         if a is None:

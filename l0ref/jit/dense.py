@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ._compile import REASSOCIATE, Kernel, parallel, prange
+from ..ops.dense import DenseResiduals as OriginalResiduals
+from ._compile import REASSOCIATE, parallel, prange
 from ._registry import NotForKernel, check_arrays, twin
 
 Array = NDArray[Any]
@@ -29,13 +30,18 @@ class DenseResiduals(NamedTuple):
     z: Array | None
     on: str
 
+    @property
+    def originals(self) -> OriginalResiduals:
+        """Those of `l0ref.ops.dense`; gates on outputs are its own."""
+        return OriginalResiduals(self.x, self.weight, self.z, self.on, None, True)
 
-FEW = 250_000
-"""Multiplications that are not worth waking another thread for."""
+
+PER_NUMBER = 8
+"""Multiplications of a product that take as long as one number of an elementwise function."""
 
 
-def _run(kernel: Kernel, weight: Array, n: int, *args: Any) -> None:
-    (kernel.serial if n * weight.size <= FEW else kernel)(*args)
+def _size(n: int, weight: Array) -> int:
+    return n * weight.size // PER_NUMBER
 
 
 @parallel()
@@ -122,6 +128,8 @@ def dense(
 ) -> tuple[Array, DenseResiduals]:
     """Multiply blocks of examples, each on its own thread."""
     check_arrays(x, weight, bias, z)
+    if on not in ("inputs", "weights") and not (z is None and on == "outputs"):
+        raise NotForKernel
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
         raise NotForKernel
     if bias.shape != weight.shape[1:]:
@@ -136,7 +144,9 @@ def dense(
     product = weight * z if z is not None and not on_inputs else weight
     gates = np.ascontiguousarray(z).reshape(-1, x.shape[1]) if on_inputs else x[:1]
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    _run(_affine, weight, len(x), x, gates, on_inputs, product, np.ascontiguousarray(bias), y)
+    _affine.sized(
+        _size(len(x), weight), x, gates, on_inputs, product, np.ascontiguousarray(bias), y
+    )
     return y, DenseResiduals(x, weight, product, z, on)
 
 
@@ -150,8 +160,12 @@ def dense_vjp(
     x, weight, product, z, on = residuals
     if dy.shape != (x.shape[0], weight.shape[1]):
         raise ValueError(f"dy must have shape {(x.shape[0], weight.shape[1])}, got {dy.shape}")
-    dy = np.ascontiguousarray(dy, dtype=x.dtype)
-    n, d_in = x.shape
+    try:
+        check_arrays(dy, x)
+    except NotForKernel:
+        return ops.dense_vjp(dy, residuals.originals, need_dx=need_dx)
+    dy = np.ascontiguousarray(dy)
+    n = len(x)
     dweight, dbias = np.empty_like(weight), dy.sum(axis=0)
     dx = np.empty_like(x) if need_dx else None
     if z is None or z.ndim == 1 or on == "weights":
@@ -159,9 +173,11 @@ def dense_vjp(
         dz = dweight if z is None else np.empty(gates.shape, x.dtype)
         on_inputs = z is not None and on == "inputs"
         on_weights = z is not None and on == "weights"
-        _run(_weight_gradient, weight, n, x, dy, weight, gates, on_inputs, on_weights, dweight, dz)
+        _weight_gradient.sized(
+            _size(n, weight), x, dy, weight, gates, on_inputs, on_weights, dweight, dz
+        )
         if dx is not None:
-            _run(_input_gradient, weight, n, dy, product, gates, on_inputs, dx)
+            _input_gradient.sized(_size(n, weight), dy, product, gates, on_inputs, dx)
         return dx, dweight, dbias, None if z is None else dz.reshape(z.shape)
     # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
     plain = np.empty_like(x)

@@ -148,11 +148,11 @@ def sample_and_slope(
     drawn = law, m, z.reshape(-1), slope.reshape(-1)
     with np.errstate(all="ignore"):  # for where the kernels are run as Python
         if type(u) is Uniforms:
-            _draw_with_noise(flat, named(u), *drawn)
+            _draw_with_noise.sized(4 * u.size, flat, named(u), *drawn)
             return z, slope
         fits = np.empty(-(-u.size // GATES), dtype=np.bool_)
         given = np.ascontiguousarray(u, dtype=np.float64).reshape(-1)
-        _draw_with(flat, given, *drawn, fits)
+        _draw_with.sized(4 * u.size, flat, given, *drawn, fits)
     if not fits.all():
         raise NotForKernel
     return z, slope

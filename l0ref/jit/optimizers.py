@@ -8,18 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import optimizers
-from ._compile import inline, kernel, parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, twin
 
 Array = NDArray[Any]
 Params = dict[str, Array]
-
-NEAR = 1024
-"""Elements of one pass: what three loops over them read and write stays in the first cache."""
-
-FEW = 8192
-"""Elements that are not worth waking another thread for."""
-
 
 NEAR = 1024
 """Elements of one pass: what three passes over them read and write stays in the first cache."""
@@ -49,11 +42,6 @@ def _move_all(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-d
         _move(theta[near], grad[near], m[near], v[near], average[near], numbers)
 
 
-@kernel()
-def _move_few(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
-    _move(theta, grad, m, v, average, numbers)
-
-
 @twin(optimizers.step_and_average)
 def step_and_average(
     optimizer: optimizers.Optimizer,
@@ -63,7 +51,9 @@ def step_and_average(
     buffers: Params,
 ) -> None:
     """Adam's; from its second step on, when there is something to update."""
-    if type(optimizer) is not optimizers.Adam or params.keys() != grads.keys():
+    if type(optimizer) is not optimizers.Adam or type(average) is not optimizers.TemporalAverage:
+        raise NotForKernel
+    if params.keys() != grads.keys() or params.keys() & buffers.keys():
         raise NotForKernel
     m, v, averages = optimizer.m, optimizer.v, average.params
     for name, theta in params.items():
@@ -83,8 +73,8 @@ def step_and_average(
     for name, theta in params.items():
         lr = optimizer.gate_lr if optimizers.is_gate(name) else optimizer.lr
         numbers = np.array([b_1, 1 - b_1, b_2, 1 - b_2, eps, lr * rescale, 1 - w, w], theta.dtype)
-        run = _move_few if theta.size <= FEW else _move_all
-        run(
+        _move_all.sized(
+            2 * theta.size,
             theta.reshape(-1),
             grads[name].reshape(-1),
             m[name].reshape(-1),

@@ -48,7 +48,10 @@ def _positions(index: Index | None, n: int) -> Index:
 
 
 def _inside(index: Index | None, n: int) -> bool:
-    return index is None or (index.ndim == 1 and bool(((index >= 0) & (index < n)).all()))
+    if index is None:
+        return True
+    whole = type(index) is np.ndarray and index.ndim == 1 and index.dtype.kind in "iu"
+    return whole and bool(((index >= 0) & (index < n)).all())
 
 
 def _as_three_axes(a: Array) -> Array:
@@ -75,7 +78,9 @@ def pack_vjp(dy: Array, residuals: PackResiduals) -> Array:
     """Each row of dx is written once, with its zeros."""
     check_arrays(dy)
     shape, rows, columns = residuals
-    if len(shape) == 4 and rows is None:
+    if len(shape) < 2 or (len(shape) == 4 and rows is None):
+        raise NotForKernel
+    if not (_inside(rows, shape[0]) and _inside(columns, shape[1])):
         raise NotForKernel
     r, c = _positions(rows, shape[0]), _positions(columns, shape[1])
     if dy.shape != (len(r), len(c), *shape[2:]):

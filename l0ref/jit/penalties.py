@@ -110,5 +110,5 @@ def gate_gradient(
     rows = (np.ascontiguousarray(a).reshape(-1, size) for a in (dz, slope))
     gates = (np.ascontiguousarray(a).reshape(-1) for a in (log_alpha, group_size))
     with np.errstate(all="ignore"):  # for where the kernel is run as Python
-        _gate_gradient(*rows, *gates, law, gradient.reshape(-1), counts)
+        _gate_gradient.sized(4 * dz.size, *rows, *gates, law, gradient.reshape(-1), counts)
     return gradient, float(counts.sum())

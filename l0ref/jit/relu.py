@@ -50,7 +50,7 @@ def relu(x: Array) -> tuple[Array, Array]:
     check_arrays(x)
     flat = _flat(x)
     y, positive = np.empty_like(flat), np.empty(flat.shape, np.bool_)
-    _relu(flat, y, positive)
+    _relu.sized(flat.size, flat, y, positive)
     return _like(y, x), _like(positive, x)
 
 
@@ -61,7 +61,7 @@ def relu_vjp(dy: Array, residuals: Array) -> Array:
     if residuals.shape != dy.shape or residuals.dtype != np.bool_:
         raise NotForKernel
     dx = np.empty(dy.size, dy.dtype)
-    _relu_vjp(_flat(dy), _flat(residuals), dx)
+    _relu_vjp.sized(dy.size, _flat(dy), _flat(residuals), dx)
     return _like(dx, dy)
 
 

@@ -17,9 +17,17 @@ from collections.abc import Iterator
 import numba
 from threadpoolctl import ThreadpoolController
 
-_lock = threading.Lock()
-_depth = 0
-_limit: contextlib.AbstractContextManager[object] | None = None
+
+class _Limit:
+    """Who holds BLAS to one thread just now, and what gives the others back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.undo = contextlib.ExitStack()
+
+
+_limit = _Limit()
 
 
 @functools.cache
@@ -32,19 +40,17 @@ def _controller() -> ThreadpoolController:
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS to one thread; nested and concurrent uses are one use."""
-    global _depth, _limit
-    with _lock:
-        if _depth == 0:
-            _limit = _controller().limit(limits=1, user_api="blas")
-            _limit.__enter__()
-        _depth += 1
+    with _limit.lock:
+        if not _limit.holders:
+            _limit.undo.enter_context(_controller().limit(limits=1, user_api="blas"))
+        _limit.holders += 1
     try:
         yield
     finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0 and _limit is not None:
-                _limit.__exit__(None, None, None)
+        with _limit.lock:
+            _limit.holders -= 1
+            if not _limit.holders:
+                _limit.undo.close()
 
 
 def set_num_threads(n: int) -> None:
@@ -55,7 +61,7 @@ def set_num_threads(n: int) -> None:
     ValueError
         If n is below 1 or above what Numba has: the cores, or NUMBA_NUM_THREADS.
     """
-    most = numba.config.NUMBA_NUM_THREADS
+    most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
         raise ValueError(f"threads must be an integer from 1 to {most}, got {n!r}")
     numba.set_num_threads(n)

@@ -26,6 +26,7 @@ from .sparse import SparseWeights, sparse_dense
 from .tanh import tanh, tanh_vjp
 
 __all__ = [
+    "SparseWeights",
     "add",
     "add_vjp",
     "avg_pool2d",

@@ -37,7 +37,9 @@ class SparseWeights(NamedTuple):
 
 
 def sparse_dense(x: Array, weights: SparseWeights, bias: Array) -> Array:
-    r"""Affine map that leaves the zeros out, :math:`y_{no} = \sum_{i: W_{io} \ne 0} x_{ni} W_{io} + b_o`.
+    r"""Affine map that leaves the zeros out.
+
+    .. math:: y_{no} = \sum_{i:\, W_{io} \ne 0} x_{ni} W_{io} + b_o
 
     For inference: there is no derivative here.
 

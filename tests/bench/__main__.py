@@ -25,7 +25,7 @@ from l0ref.storage import save_json
 from .worker import CONTENDERS
 
 app = App(name="python -m tests.bench", help="Time l0ref, PyTorch and JAX side by side.")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 150)
 
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 HEADINGS = {"l0ref": "l0ref", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy reference"}
