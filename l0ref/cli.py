@@ -74,6 +74,11 @@ def train(
     clamp_log_alpha: bool | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     seed: int | None = None,
+    backend: Literal["numba", "numpy"] | None = None,
+    dense: bool | None = None,
+    dead_below: float | None = None,
+    dead_after: int | None = None,
+    threads: int | None = None,
     paper: bool = False,
     out: Path | None = None,
     resume: Path | None = None,
@@ -147,6 +152,16 @@ def train(
         float32 (default) or float64.
     seed
         Of every draw (0).
+    backend
+        numba (default: fast kernels, compiled on first use) or numpy (the reference).
+    dense
+        Compute everything, what a minibatch's closed gates multiply by 0 too.
+    dead_below
+        Close a gate for good once P(z != 0) stays below this (0: never).
+    dead_after
+        Epochs for which it must stay there (3).
+    threads
+        That kernels run on (all cores). The results do not depend on it.
     paper
         The paper's settings: 200 epochs, one learning rate for weights and gates.
     out
@@ -184,9 +199,14 @@ def train(
             "clamp_log_alpha": clamp_log_alpha,
             "dtype": dtype,
             "seed": seed,
+            "backend": backend,
+            "dense": dense,
+            "dead_below": dead_below,
+            "dead_after": dead_after,
         }.items()
         if value is not None
     }
+    prepare_kernels(threads, backend or "numba")
     if resume is not None:
         elsewhere = {"data": data, "data_dir": data_dir, "out": out}
         flags = {"download": download, "scale": scale, "paper": paper}
@@ -239,6 +259,21 @@ def train(
     result = runs.finish(folder, trainer)
     show(folder, result)
     return 0
+
+
+def prepare_kernels(threads: int | None, backend: str) -> None:
+    """Say when kernels are compiled, for that takes a while; set how many threads they run on."""
+    if backend != "numba":
+        if threads is not None:
+            raise ValueError("--threads is for the kernels of --backend numba")
+        return
+    from . import jit  # Numba is slow to import, and `l0ref report` does without
+
+    if threads is not None:
+        jit.set_num_threads(threads)
+    jit.on_compilation(
+        lambda: console.print("Compiling kernels for this machine, once; it takes about 15 s.")
+    )
 
 
 @app.command

@@ -23,6 +23,7 @@ from .concrete import BETA, GAMMA, ZETA, Float64Array, FloatArray
 from .hard_concrete import HardConcrete, sample_and_slope, test_time
 
 INIT_JITTER = 0.01
+CLOSED = -1e4
 LOG_ALPHA_RANGE = (float(np.log(0.01)), float(np.log(100.0)))
 
 IntArray = NDArray[np.int64]
@@ -259,6 +260,16 @@ def clamp_log_alpha(
     inside one would cut the gradient, where this one only stops the walk.
     """
     np.clip(log_alpha, low, high, out=log_alpha)
+
+
+def close_for_good(log_alpha: FloatArray, mask: NDArray[np.bool_]) -> None:
+    """Close gates **in place**, for the rest of training, as an option of it.
+
+    They get `CLOSED`, where P(z != 0), every draw and every derivative are exactly 0 in float32 and
+    float64: no gradient opens them again, and no minibatch computes what they gate. It is finite,
+    so that averages stay numbers.
+    """
+    log_alpha[mask] = CLOSED
 
 
 def init_log_alpha(

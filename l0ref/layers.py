@@ -273,6 +273,7 @@ class Dense(Weighted):
     def apply_op(
         self, x: Array, z: Array | None, on: str, gates_bias: bool
     ) -> tuple[Array, DenseResiduals]:
+        """`l0ref.ops.dense`, with these weights."""
         weight, bias = self.params["weight"], self.params["bias"]
         return self.ops.dense(x, weight, bias, z, on=on, gates_bias=gates_bias)
 

@@ -22,7 +22,7 @@ from .backends import BACKENDS
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset
 from .flops import expected_cost, hard_cost, network_cost
-from .gates import clamp_log_alpha
+from .gates import clamp_log_alpha, close_for_good
 from .network import Network, check_lam
 from .networks import MLP, LeNet5, LeNet300100, WideResNet
 from .noise import Noise, Stream
@@ -99,6 +99,12 @@ class Settings:
         to rounding.
     dense : bool
         Compute what this minibatch's closed gates multiply by 0, too; see `l0ref.conditional`.
+    dead_below : float
+        Close a gate for good once P(z != 0) has been below this at the end of `dead_after` epochs
+        in a row; 0 closes none. It saves their cost for the rest of the run, and changes the
+        result: a gate that would have come back cannot.
+    dead_after : int
+        Epochs, at least 1.
     """
 
     model: str = "lenet-300-100"
@@ -129,6 +135,8 @@ class Settings:
     dtype: str = "float32"
     backend: str = "numba"
     dense: bool = False
+    dead_below: float = 0.0
+    dead_after: int = 3
 
     def __post_init__(self) -> None:
         for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 1)):
@@ -142,6 +150,12 @@ class Settings:
         ):
             if chosen not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {chosen!r}")
+        if not 0 <= self.dead_below < 1:
+            raise ValueError(f"dead_below must be in [0, 1), got {self.dead_below}")
+        if self.dead_after < 1:
+            raise ValueError(f"dead_after must be at least 1, got {self.dead_after}")
+        if self.dead_below and self.clamp_log_alpha:
+            raise ValueError("clamp_log_alpha would open again what dead_below closes for good")
         if self.statistics < 0:
             raise ValueError(f"statistics must be at least 0, got {self.statistics}")
         if not (self.l2 >= 0 and np.isfinite(self.l2)):
@@ -240,6 +254,7 @@ class History:
     sampled_flops        (epochs,)           FLOPs of the networks drawn, mean over the steps
     flops                (epochs,)           FLOPs with those gates of Eq. 13, averaged parameters
     open_<layer>         (epochs, G)         which gates those are; not for a gate a weight
+    dead                 (epochs, layers)    gates closed for good so far; with `dead_below` only
     ===================  ==================  ====================================================
     """
 
@@ -305,6 +320,7 @@ class Trainer:
         self.history = History()
         self.step = 0
         self.seconds = 0.0
+        self._low: dict[int, Array] = {}  # epochs in a row that a gate's P(z != 0) has been low
         self._sums = np.zeros(5)  # of losses and drawn FLOPs over the current epoch's steps
         self._n_drawn = 0  # steps whose masks are kept, and whose FLOPs are not in the sums yet
         self._drawn = self._room_for_masks()
@@ -472,8 +488,19 @@ class Trainer:
         for i, mask in enumerate(open_gates):
             if mask.ndim == 1:
                 row[f"open_{i}"] = mask
+        if self.settings.dead_below:
+            row["dead"] = self._close_for_good()
         self.history.append(row)
         self._sums = np.zeros_like(self._sums)
+
+    def _close_for_good(self) -> list[int]:
+        """Close the gates whose time has come; return how many are closed so, for each layer."""
+        for i, layer, gates in self.network.gated:
+            log_alpha = layer.params["log_alpha"]
+            low = gates.law(log_alpha).prob_active() < self.settings.dead_below
+            self._low[i] = np.where(low, self._low.get(i, 0) + 1, 0)
+            close_for_good(log_alpha, self._low[i] >= self.settings.dead_after)
+        return [int((self._low[i] >= self.settings.dead_after).sum()) for i in self._low]
 
     def test_error(self, network: Network) -> float:
         """Percentage of the test examples that a network with these inputs gets wrong."""
@@ -492,6 +519,7 @@ class Trainer:
             ("optimizer", self.optimizer.state()),
             ("average", self.average.state()),
             ("history", self.history.arrays()),
+            ("low", {str(i): epochs for i, epochs in self._low.items()}),
         ):
             arrays |= {f"{group}:{name}": value for name, value in values.items()}
         about = {
@@ -544,7 +572,7 @@ class Trainer:
             begun = -(-trainer.step // trainer.steps_per_epoch)
             raise ValueError(f"epochs must be at least the {begun} already begun, got {epochs}")
         groups: dict[str, dict[str, Array]] = {
-            group: {} for group in ("params", "buffers", "optimizer", "average", "history")
+            group: {} for group in ("params", "buffers", "optimizer", "average", "history", "low")
         }
         for name, value in arrays.items():
             group, _, inner = name.partition(":")
@@ -557,6 +585,7 @@ class Trainer:
         except (KeyError, ValueError) as error:
             raise FileError(f"{path}: does not fit its own settings ({error})") from None
         trainer.history = History.from_arrays(groups["history"])
+        trainer._low = {int(i): epochs for i, epochs in groups["low"].items()}
         trainer._sums = arrays["sums"]
         return trainer
 

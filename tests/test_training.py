@@ -1,5 +1,6 @@
 """Training: against a loop written out, bit for bit through checkpoints, and what it refuses."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -11,6 +12,7 @@ import pytest
 
 from l0ref.datasets import Dataset, from_arrays
 from l0ref.flops import network_cost
+from l0ref.gates import CLOSED, close_for_good
 from l0ref.networks import MLP
 from l0ref.noise import Noise, Stream
 from l0ref.optimizers import SGD, Adam
@@ -350,9 +352,10 @@ def test_gates_have_their_own_learning_rate() -> None:
 
 def test_it_learns() -> None:
     """The classes are bands of two inputs: far better than by chance, once the gates open."""
-    history = run(trainer(epochs=40, lam=(0.0,), gate_lr=0.3)).history.arrays()
+    one = trainer(epochs=60, lam=(0.0,), gate_lr=0.3, hidden=(16, 8))
+    history = run(one).history.arrays()
     assert history["data"][-5:].mean() < 0.5 * history["data"][:5].mean()
-    assert history["test_error"][-1] <= 25
+    assert history["test_error"][-1] <= 35  # seeds 0 to 5 give 8 to 33; by chance it is 66
 
 
 # Checkpoints
@@ -631,3 +634,81 @@ def test_a_nan_logit_is_an_error(place: int) -> None:
     logits[0, place] = np.nan
     assert error_percent(logits, np.array([1, 1])) == 50
     assert error_percent(logits, np.array([place, 1])) == 50
+
+
+# Gates that are closed for good
+
+
+def closing(**changes: Any) -> Trainer:
+    """A run that closes gates, and one of the inputs' on purpose."""
+    one = trainer(epochs=6, lam=(1.5,), gate_lr=0.3, dead_below=0.2, dead_after=2, **changes)
+    one.network.params["0.log_alpha"][1] = -6.0
+    return one
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_gate_is_closed_after_so_many_low_epochs_and_stays(backend: str) -> None:
+    one = closing(backend=backend, dtype="float64")
+    low = {i: np.zeros(gates.shape, int) for i, _, gates in one.network.gated}
+    for epoch in range(6):
+        run(one, STEPS - 1)
+        # The last step of the epoch closes gates: replay it on a copy that closes none.
+        other = copy.deepcopy(one)
+        object.__setattr__(other, "settings", dataclasses.replace(one.settings, dead_below=0.0))
+        run(one, 1)
+        run(other, 1)
+        for i, layer, _ in other.network.gated:
+            log_alpha = layer.params["log_alpha"]
+            open_by = np.maximum(log_alpha, -700) - 2 / 3 * np.log(0.1 / 1.1)
+            active = 1 / (1 + np.exp(-open_by))
+            low[i] = np.where(active < 0.2, low[i] + 1, 0)
+            expected = np.where(low[i] >= 2, CLOSED, log_alpha)
+            np.testing.assert_array_equal(one.network.params[f"{i}.log_alpha"], expected)
+        dead = [int((low[i] >= 2).sum()) for i in low]
+        assert one.history.last("dead").tolist() == dead
+        if epoch == 0:
+            assert sum(dead) == 0
+    assert one.network.params["0.log_alpha"][1] < CLOSED + 1
+    assert 0 < sum(dead) < sum(layer.params["log_alpha"].size for _, layer, _ in one.network.gated)
+
+
+def test_a_closed_gate_is_never_drawn_open_and_its_weights_get_no_gradient() -> None:
+    one = trainer(dtype="float64")
+    close_for_good(one.network.params["0.log_alpha"], np.arange(D_IN) == 1)
+    x, labels = DATA.x_train[:9].astype(float), DATA.y_train[:9]
+    for step in range(20):
+        u = {i: Noise(0).draws(Stream.GATES, shape, layer=i, step=step)
+             for i, shape in one.network.noise_shapes(x.shape).items()}  # fmt: skip
+        evaluation = one.network.evaluate(x, labels, u, lam=(0.5,), n_train=50)
+        assert evaluation.gates[0][1] == 0
+        assert (evaluation.grads["0.weight"][1] == 0).all()
+        assert evaluation.grads["0.log_alpha"][1] == 0
+        assert np.isfinite(evaluation.loss.total)
+
+
+def test_what_is_dead_survives_a_checkpoint(tmp_path: Path) -> None:
+    whole = run(closing())
+    stopped = run(closing(), 3 * STEPS + 2)
+    again = resumed(stopped, tmp_path / "checkpoint.npz")
+    assert contents(run(again)) == contents(whole)
+    assert whole.history.arrays()["dead"].shape == (6, 3)
+
+
+def test_without_the_option_the_history_says_nothing_of_it() -> None:
+    assert "dead" not in run(trainer()).history.arrays()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dead_below": -0.1}, r"dead_below must be in \[0, 1\), got -0.1"),
+        ({"dead_below": 1.0}, r"dead_below must be in \[0, 1\), got 1.0"),
+        ({"dead_below": float("nan")}, "dead_below"),
+        ({"dead_after": 0}, "dead_after must be at least 1, got 0"),
+        ({"dead_below": 0.1, "clamp_log_alpha": True}, "clamp_log_alpha would open again"),
+        ({"backend": "cuda"}, "backend must be one of numpy, numba; got 'cuda'"),
+    ],
+)
+def test_settings_of_speed_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)

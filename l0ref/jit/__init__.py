@@ -20,7 +20,8 @@ from . import (
     relu,
     sparse,
 )
+from ._compile import on_compilation
 from ._registry import TWINS
 from .threads import get_num_threads, one_blas_thread, set_num_threads
 
-__all__ = ["TWINS", "get_num_threads", "one_blas_thread", "set_num_threads"]
+__all__ = ["TWINS", "get_num_threads", "on_compilation", "one_blas_thread", "set_num_threads"]

@@ -31,8 +31,19 @@ from typing import Any
 
 import numba
 from numba import prange
+from numba.core import event
 
-__all__ = ["CONTRACT", "FEW", "REASSOCIATE", "Kernel", "inline", "kernel", "parallel", "prange"]
+__all__ = [
+    "CONTRACT",
+    "FEW",
+    "REASSOCIATE",
+    "Kernel",
+    "inline",
+    "kernel",
+    "on_compilation",
+    "parallel",
+    "prange",
+]
 
 CONTRACT = frozenset({"contract"})
 REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
@@ -79,6 +90,23 @@ def _named(function: Callable[..., Any], purpose: str) -> Callable[..., Any]:
     copy.__module__ = function.__module__
     copy.__qualname__ = f"{function.__qualname__}_{purpose}_{_fingerprint()}"
     return copy
+
+
+def on_compilation(listener: Callable[[], None]) -> None:
+    """Call `listener` once, before the first kernel that is not on disk is compiled."""
+    told = False
+
+    class Once(event.Listener):
+        def on_start(self, event: Any) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                listener()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compile", Once())
 
 
 class Kernel:

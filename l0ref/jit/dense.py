@@ -14,8 +14,8 @@ from ._registry import NotForKernel, check_arrays, twin
 
 Array = NDArray[Any]
 
-ROWS = 50
-"""Examples a block: half of the usual minibatch. Each block is one BLAS call on one thread."""
+ROWS, ROW_BLOCKS = 50, 4
+"""Each block of examples is one BLAS call on one thread: of this many, and no more blocks."""
 
 UNITS = 128
 """Input units a block of the weights' gradient."""
@@ -40,17 +40,22 @@ PER_NUMBER = 8
 """Multiplications of a product that take as long as one number of an elementwise function."""
 
 
+def _rows(n: int) -> int:
+    # Of the shape alone, not of the threads: the sums are then the same to the bit on any number.
+    return max(ROWS, -(-n // ROW_BLOCKS))
+
+
 def _size(n: int, weight: Array) -> int:
     return n * weight.size // PER_NUMBER
 
 
 @parallel()
-def _affine(x, z, gated, weight, bias, y):  # type: ignore[no-untyped-def]
+def _affine(x, z, gated, weight, bias, rows, y):  # type: ignore[no-untyped-def]
     n, d_in = x.shape
     each = z.shape[0] > 1  # one draw an example
-    for block in prange((n + ROWS - 1) // ROWS):
-        start = block * ROWS
-        stop = min(n, start + ROWS)
+    for block in prange((n + rows - 1) // rows):
+        start = block * rows
+        stop = min(n, start + rows)
         out = y[start:stop]
         if gated:
             gated_x = np.empty((stop - start, d_in), x.dtype)
@@ -102,11 +107,11 @@ def _weight_gradient(x, dy, weight, z, on_inputs, on_weights, dweight, dz):  # t
 
 
 @parallel()
-def _input_gradient(dy, weight, z, gated, dx):  # type: ignore[no-untyped-def]
+def _input_gradient(dy, weight, z, gated, rows, dx):  # type: ignore[no-untyped-def]
     n, d_in = dx.shape
-    for block in prange((n + ROWS - 1) // ROWS):
-        start = block * ROWS
-        stop = min(n, start + ROWS)
+    for block in prange((n + rows - 1) // rows):
+        start = block * rows
+        stop = min(n, start + rows)
         np.dot(dy[start:stop], weight.T, dx[start:stop])
         if gated:
             gates = z[0]
@@ -145,7 +150,14 @@ def dense(
     gates = np.ascontiguousarray(z).reshape(-1, x.shape[1]) if on_inputs else x[:1]
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
     _affine.sized(
-        _size(len(x), weight), x, gates, on_inputs, product, np.ascontiguousarray(bias), y
+        _size(len(x), weight),
+        x,
+        gates,
+        on_inputs,
+        product,
+        np.ascontiguousarray(bias),
+        _rows(len(x)),
+        y,
     )
     return y, DenseResiduals(x, weight, product, z, on)
 
@@ -177,10 +189,10 @@ def dense_vjp(
             _size(n, weight), x, dy, weight, gates, on_inputs, on_weights, dweight, dz
         )
         if dx is not None:
-            _input_gradient.sized(_size(n, weight), dy, product, gates, on_inputs, dx)
+            _input_gradient.sized(_size(n, weight), dy, product, gates, on_inputs, _rows(n), dx)
         return dx, dweight, dbias, None if z is None else dz.reshape(z.shape)
     # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
     plain = np.empty_like(x)
-    _input_gradient(dy, weight, plain, False, plain)
+    _input_gradient(dy, weight, plain, False, _rows(n), plain)
     _weight_gradient(x * z, dy, weight, dweight, False, False, dweight, dweight)
     return plain * z if need_dx else None, dweight, dbias, plain * x
