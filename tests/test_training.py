@@ -641,7 +641,9 @@ def test_a_nan_logit_is_an_error(place: int) -> None:
 
 def closing(**changes: Any) -> Trainer:
     """A run that closes gates, and one of the inputs' on purpose."""
-    one = trainer(epochs=6, lam=(1.5,), gate_lr=0.3, dead_below=0.2, dead_after=2, **changes)
+    one = trainer(
+        epochs=6, lam=(1.5, 0.0, 0.0), gate_lr=0.3, dead_below=0.2, dead_after=2, **changes
+    )
     one.network.params["0.log_alpha"][1] = -6.0
     return one
 
