@@ -39,7 +39,7 @@ Further out, squares of the penalty's gradient would be subnormal in Adam's seco
 """
 
 LAM, N_TRAIN = 0.1, 60_000
-PAUSE = 0.05  # seconds; the threads of the contender before spin for up to 0.03 before they sleep
+PAUSE = 0.15  # seconds; threads of OpenBLAS spin for about 0.1 before they sleep
 
 
 @dataclass(frozen=True)

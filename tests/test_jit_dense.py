@@ -189,7 +189,8 @@ def test_what_is_not_finite_goes_where_the_originals_goes(
         if b is not None:
             finite = np.isfinite(b)
             np.testing.assert_array_equal(np.isfinite(a), finite)
-            np.testing.assert_array_equal(a[~finite], b[~finite])
+            if place != "z" or np.isnan(value):  # an infinite gate is none: clipped to [0, 1]
+                np.testing.assert_array_equal(a[~finite], b[~finite])
             seen += (~finite).sum()
     assert seen
 
@@ -252,14 +253,13 @@ def assert_the_same(got: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("kind", ODD)
 def test_what_no_kernel_takes_gets_the_originals_answer_or_error(kind: str) -> None:
     arguments, options = ODD[kind]
-    dtype = arguments[0].dtype
     got = outcome(twins.dense, *arguments, **options)
     wanted = outcome(ops.dense, *arguments, **options)
     if isinstance(wanted[0], type):
         assert got == wanted
         return
     assert_the_same(got[0], wanted[0])
-    dy = np.ones_like(wanted[0]).astype(dtype)
+    dy = np.ones_like(wanted[0])
     pulled = zip(twins.dense_vjp(dy, got[1]), ops.dense_vjp(dy, wanted[1]), strict=True)
     for a, b in pulled:
         if kind == "no gates on outputs" and b is not None:  # a kernel's; rounded, of four terms
