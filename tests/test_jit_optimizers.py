@@ -70,7 +70,11 @@ def compare(one: Run, other: Run, multiple: float) -> None:
     for name, b in wanted.items():
         a = got[name]
         assert (a.shape, a.dtype) == (b.shape, b.dtype), name
-        bound = multiple * np.finfo(b.dtype).eps * np.abs(b).max() if b.dtype.kind == "f" else 0
+        bound = (
+            multiple * np.finfo(b.dtype).eps * np.abs(b).max(initial=0)
+            if b.dtype.kind == "f"
+            else 0
+        )
         np.testing.assert_allclose(a, b, rtol=0, atol=bound, err_msg=name)
 
 

@@ -8,6 +8,7 @@ package imports Numba, and nothing of `l0ref` does so before the backend ``"numb
 from . import (
     conv,
     conv_block,
+    cross_entropy,
     dense,
     flatten,
     hard_concrete,

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 ROWS, ROW_BLOCKS = 50, 4
 """Each block of examples is one BLAS call on one thread: of this many, and no more blocks."""
 
-UNITS = 128
+UNITS = 32
 """Input units a block of the weights' gradient."""
 
 

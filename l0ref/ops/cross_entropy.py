@@ -50,7 +50,7 @@ def softmax_cross_entropy(
     >>> round(float(loss), 6)
     0.693147
     """
-    targets = _check_labels(logits, labels)
+    targets = check_labels(logits, labels)
     shifted = logits - logits.max(axis=1, keepdims=True)
     rows = np.arange(len(targets))
     others = np.exp(shifted)
@@ -88,7 +88,8 @@ def softmax_cross_entropy_vjp(dloss: float, residuals: CrossEntropyResiduals) ->
     return p
 
 
-def _check_labels(logits: Array, labels: ArrayLike) -> NDArray[np.int64]:
+def check_labels(logits: Array, labels: ArrayLike) -> NDArray[np.int64]:
+    """Return the labels as integers; refuse those that do not fit the logits."""
     if logits.ndim != 2 or logits.shape[0] == 0:
         raise ValueError(f"logits must have shape (N, K) with N > 0, got {logits.shape}")
     given = np.asarray(labels)

@@ -27,7 +27,9 @@ from .worker import CONTENDERS
 app = App(name="python -m tests.bench", help="Time l0ref, PyTorch and JAX side by side.")
 console = Console(width=None if sys.stdout.isatty() else 150)
 
-POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+SETTINGS = ("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "NUMBA_", "XLA_")
+"""Settings of the environment that contenders run without: each chooses for itself, by the CPU."""
+
 HEADINGS = {"l0ref": "l0ref", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy reference"}
 
 SERIES: dict[str, list[tuple[int, Workload]]] = {
@@ -61,7 +63,7 @@ class Process:
 
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
-        environment = {k: v for k, v in os.environ.items() if k not in POOLS}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.bench.worker", name, str(threads)],
@@ -339,7 +341,6 @@ def listed(text: str, allowed: Sequence[str], what: str) -> list[str]:
 
 def machine(versions: dict[str, str], started: float) -> dict[str, Any]:
     return bench.machine() | versions | {
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
         "load": list(os.getloadavg()),
         "minutes": round((time.time() - started) / 60, 1),
     }  # fmt: skip

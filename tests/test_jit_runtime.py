@@ -1,0 +1,399 @@
+"""How kernels run: compiled or not, cached or not, in forks, in threads, beside BLAS."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import threadpoolctl
+
+import l0ref
+from l0ref import jit, ops
+from l0ref.jit import _compile, threads
+from l0ref.jit._compile import Kernel, parallel, prange
+from l0ref.jit.dense import dense
+
+ROOT = Path(__file__).parent.parent
+
+TRAIN = """
+import sys
+import numpy as np
+from l0ref.datasets import from_arrays
+from l0ref.training import Settings, Trainer
+
+def make(**options):
+    rng = np.random.default_rng(1)
+    x = rng.uniform(size=(50, *options.pop("shape", (13,))))
+    y = np.arange(50) % 3
+    settings = dict(model="mlp", hidden=(7, 5), batch_size=12, seed=2, lr=0.01, dtype="float64")
+    return Trainer(Settings(**settings | options), from_arrays(x, y))
+
+def params(trainer):
+    return {name: a.copy() for name, a in trainer.network.params.items()}
+"""
+
+
+def python(code: str, *arguments: Any, root: Path = ROOT, **variables: str) -> str:
+    """Run a program in a process of its own, which must end well; return what it prints."""
+    environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"} | variables
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+                          capture_output=True, text=True, cwd=root, env=environment, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- without a compiler ---
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"gates": "weight", "per_example": True},
+    {"model": "lenet-5", "shape": (16, 16), "batch_size": 2, "steps": 1},
+    {"model": "wrn", "depth": 10, "width": 1, "shape": (1, 4, 8), "batch_size": 2, "steps": 1},
+], ids=["mlp", "mlp, weight", "lenet-5", "wrn"])  # fmt: skip
+def test_kernels_are_plain_python_too(options: dict[str, Any], tmp_path: Path) -> None:
+    steps = options.get("steps", 10)
+    own = {name: value for name, value in options.items() if name != "steps"}
+    code = f"""{TRAIN}
+import numba
+assert numba.config.DISABLE_JIT == (sys.argv[2] == "numba")
+trainer = make(backend=sys.argv[2], **{own!r})
+for _ in range({steps}):
+    trainer.advance()
+np.savez(sys.argv[1], **trainer.network.params)
+"""
+    python(code, tmp_path / "numba.npz", "numba", NUMBA_DISABLE_JIT="1")
+    python(code, tmp_path / "numpy.npz", "numpy", NUMBA_DISABLE_JIT="0")
+    with np.load(tmp_path / "numba.npz") as got, np.load(tmp_path / "numpy.npz") as wanted:
+        assert set(got) == set(wanted)
+        for name in wanted:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+# --- where compiled code is kept ---
+
+
+@parallel()
+def _add_rows(x, y):  # type: ignore[no-untyped-def]
+    for i in prange(x.shape[0]):
+        total = 0.0
+        for j in range(x.shape[1]):
+            total += x[i, j]
+        y[i] = total
+
+
+def add_rows(kernel: Kernel, seed: int = 0, n: int = 37) -> None:
+    """Run it, and hold it against NumPy; whole numbers, so that sums are exact."""
+    x = np.random.default_rng(seed).integers(-99, 99, size=(n, 11)).astype(float)
+    y = np.empty(n)
+    kernel(x, y)
+    np.testing.assert_array_equal(y, x.sum(axis=1))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that Numba keeps code of new kernels in."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def kept(cache: Path) -> set[str]:
+    return {path.name.split("-")[0] for path in cache.rglob("*.nbi")}
+
+
+def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None:
+    """Under one name the one would be loaded for the other: in a fork, to its death."""
+    kernel = parallel()(_add_rows._function)
+    add_rows(kernel)
+    (first,) = kept(cache)
+    assert "_parallel_" in first
+    with_lock_held(lambda: add_rows(kernel))
+    names = kept(cache)
+    assert len(names) == 2
+    assert any("_serial_" in name for name in names)
+    assert all(name.endswith(_compile._fingerprint()) for name in names)
+    # Another process, or kernel, finds them there and adds none.
+    again = parallel()(_add_rows._function)
+    add_rows(again)
+    assert kept(cache) == names
+    assert sum(again._parallel.stats.cache_hits.values()) == 1
+    assert sum(again._serial.stats.cache_hits.values()) == 0
+
+
+def test_code_of_another_version_of_the_package_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_rows(parallel()(_add_rows._function))
+    monkeypatch.setattr(_compile, "_fingerprint", lambda: "other")
+    kernel = parallel()(_add_rows._function)
+    add_rows(kernel)
+    assert sum(kernel._parallel.stats.cache_hits.values()) == 0
+    assert len(kept(cache)) == 2
+
+
+def test_a_change_in_any_file_of_kernels_changes_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "jit"
+    copytree(Path(jit.__path__[0]), folder, ignore=ignore_patterns("__pycache__"))
+    own = _compile._fingerprint()
+    fingerprint = _compile._fingerprint.__wrapped__
+    monkeypatch.setattr(_compile, "__file__", str(folder / "_compile.py"))
+    assert fingerprint() == own
+    for path in sorted(folder.glob("*.py")):
+        before = path.read_text()
+        path.write_text(before + "\n")
+        assert fingerprint() != own, path.name
+        path.write_text(before)
+    assert fingerprint() == own
+
+
+def test_a_full_disk_is_no_matter(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = []
+
+    def save(*args: Any) -> None:
+        failures.append(args)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", save)
+    kernel = parallel()(_add_rows._function)
+    add_rows(kernel)
+    assert len(failures) == 1
+    add_rows(kernel, seed=1)
+    assert len(failures) == 1  # it does not try again
+    with_lock_held(lambda: add_rows(kernel, seed=2))
+    assert len(failures) == 2
+    assert kept(cache) == set()
+
+
+def test_a_kernels_own_error_is_not_taken_for_a_full_disk() -> None:
+    kernel = parallel()(_add_rows._function)
+    with pytest.raises(numba.TypingError):
+        kernel("x", "y")
+
+
+def test_no_folder_to_write_to_is_no_matter(tmp_path: Path) -> None:
+    """Files stand where the folders would be made: that stops the superuser as well."""
+    copytree(Path(l0ref.__path__[0]), tmp_path / "l0ref", ignore=ignore_patterns("__pycache__"))
+    for folder in (tmp_path / "l0ref").rglob("*/"):
+        if folder.is_dir():
+            (folder / "__pycache__").write_text("a file")
+    (tmp_path / "l0ref" / "__pycache__").write_text("a file")
+    (tmp_path / "file").write_text("a file")
+    code = """
+import numpy as np
+from l0ref import jit, ops
+from l0ref.jit import dense
+assert "Null" in type(dense._affine._serial._cache).__name__, dense._affine._serial._cache
+x, w, b = (np.arange(n, dtype=float).reshape(s) for n, s in ((6, (3, 2)), (8, (2, 4)), (4, 4)))
+np.testing.assert_array_equal(dense.dense(x, w, b)[0], ops.dense(x, w, b)[0])
+print(jit.__file__)
+"""
+    nowhere = str(tmp_path / "file" / "cache")
+    for chosen in (nowhere, ""):
+        printed = python(code, root=tmp_path, NUMBA_CACHE_DIR=chosen, HOME=nowhere,
+                         XDG_CACHE_HOME=nowhere, PYTHONDONTWRITEBYTECODE="1")  # fmt: skip
+        assert printed.startswith(str(tmp_path))
+    assert not list(tmp_path.rglob("*.nb?"))
+
+
+# --- threads ---
+
+
+def with_lock_held(call: Callable[[], Any]) -> Any:
+    """Call while another thread is inside a parallel kernel."""
+    with _compile._inside:
+        return call()
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How kernels have run, in order."""
+    found: list[str] = []
+    run = Kernel._run
+
+    def spy(kernel: Kernel, which: str, args: Any) -> Any:
+        found.append(which)
+        return run(kernel, which, args)
+
+    monkeypatch.setattr(Kernel, "_run", spy)
+    return found
+
+
+def test_while_one_thread_is_inside_others_run_on_their_own(ways: list[str]) -> None:
+    add_rows(_add_rows)
+    with_lock_held(lambda: add_rows(_add_rows))
+    add_rows(_add_rows)
+    assert ways == ["_parallel", "_serial", "_parallel"]
+    with pytest.raises(numba.TypingError):
+        _add_rows("x", "y")
+    add_rows(_add_rows)
+    assert ways[-1] == "_parallel"  # an error has given the place back
+
+
+def test_two_threads_at_once(ways: list[str]) -> None:
+    rng = np.random.default_rng(3)
+    cases = [tuple(rng.integers(-9, 9, size=s).astype(float) for s in ((301, 67), (67, 131), 131))
+             for _ in range(4)]  # fmt: skip
+    wanted = [ops.dense(*case)[0] for case in cases]  # whole numbers: exact in any order
+    barrier = threading.Barrier(2)
+
+    def work(k: int) -> int:
+        barrier.wait(timeout=60)
+        for _ in range(25):
+            for case, y in zip(cases[k::2], wanted[k::2], strict=True):
+                np.testing.assert_array_equal(dense(*case)[0], y)
+        return k
+
+    dense(*cases[0])
+    with jit.one_blas_thread(), ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [0, 1]
+    assert len(ways) == 101
+    assert "_parallel" in ways
+
+
+FORK = f"""{TRAIN}
+import os
+from l0ref.jit import _compile
+
+ways = []
+run = _compile.Kernel._run
+def spy(kernel, which, args):
+    ways.append(which)
+    return run(kernel, which, args)
+_compile.Kernel._run = spy
+
+trainer = make(hidden=(61,), shape=(311,), batch_size=40, dtype="float32")
+trainer.advance()
+trainer.advance()
+assert "_parallel" in ways
+ways.clear()
+child = os.fork()
+trainer.advance()
+if child == 0:
+    assert ways and set(ways) == {{"_serial"}}
+    np.savez(sys.argv[1], **trainer.network.params)
+    sys.exit(0)
+assert "_parallel" in ways
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+with np.load(sys.argv[1]) as got:
+    for name, a in trainer.network.params.items():
+        np.testing.assert_array_equal(got[name], a, err_msg=name)
+trainer.advance()
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_in_the_middle_of_a_run_goes_on_alone(tmp_path: Path) -> None:
+    """OpenMP would end the child at its first parallel loop."""
+    assert python(FORK, tmp_path / "child.npz") == "done\n"
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**6, True, 1.5, "2", None, np.float64(1)])
+def test_numbers_of_threads_that_make_no_sense(n: Any) -> None:
+    before = jit.get_num_threads()
+    with pytest.raises(ValueError, match=r"threads must be an integer from 1 to \d+, got "):
+        jit.set_num_threads(n)
+    assert jit.get_num_threads() == before
+
+
+def test_number_of_threads() -> None:
+    before = jit.get_num_threads()
+    try:
+        for n in (1, numba.config.NUMBA_NUM_THREADS):
+            jit.set_num_threads(n)
+            assert jit.get_num_threads() == n
+            add_rows(_add_rows)
+    finally:
+        jit.set_num_threads(before)
+
+
+# --- beside BLAS ---
+
+
+def blas_threads() -> list[int]:
+    threads._controller()  # loads what kernels call
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info()
+            if pool["user_api"] == "blas"]  # fmt: skip
+
+
+@pytest.fixture
+def two() -> Iterator[list[int]]:
+    """BLAS threads as somebody has chosen: two."""
+    blas_threads()
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        chosen = blas_threads()
+        assert chosen
+        if max(chosen) < 2:
+            pytest.skip("BLAS has one thread")
+        yield chosen
+
+
+def test_blas_has_one_thread_inside_and_its_own_number_after(two: list[int]) -> None:
+    with jit.one_blas_thread():
+        assert set(blas_threads()) == {1}
+        with jit.one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == two
+    with jit.one_blas_thread():
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == two
+
+
+def test_blas_gets_its_threads_back_after_an_error(two: list[int]) -> None:
+    with pytest.raises(RuntimeError, match="inside"), jit.one_blas_thread():  # noqa: PT012
+        with pytest.raises(KeyError), jit.one_blas_thread():
+            raise KeyError
+        assert set(blas_threads()) == {1}
+        raise RuntimeError("inside")
+    assert blas_threads() == two
+
+
+def test_blas_gets_its_threads_back_when_the_last_one_leaves(two: list[int]) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with jit.one_blas_thread():
+            inside.set()
+            assert leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(60)
+    with jit.one_blas_thread():
+        pass
+    assert set(blas_threads()) == {1}
+    leave.set()
+    thread.join()
+    assert blas_threads() == two
+
+
+def test_a_training_step_holds_blas_and_gives_it_back(
+    two: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from l0ref.datasets import from_arrays
+    from l0ref.training import Settings, Trainer
+
+    data = from_arrays(np.random.default_rng(1).uniform(size=(50, 4)), np.arange(50) % 3)
+    seen = []
+    for backend in ("numba", "numpy"):
+        trainer = Trainer(Settings(model="mlp", hidden=(3,), backend=backend), data)
+        step = trainer._advance
+        monkeypatch.setattr(trainer, "_advance",
+                            lambda step=step: (seen.append(blas_threads()), step()))  # fmt: skip
+        trainer.advance()
+        assert blas_threads() == two
+    assert set(seen[0]) == {1}
+    assert seen[1] == two
