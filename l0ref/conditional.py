@@ -490,7 +490,7 @@ def blocks(network: Wiring) -> dict[int, int]:
     found = {}
     for i in range(len(layers) - 2):
         conv, middle, last = layers[i : i + 3]
-        if not (isinstance(conv, Conv2d) and isinstance(middle, ReLU)):
+        if not (isinstance(conv, Conv2d) and conv.groups == 1 and isinstance(middle, ReLU)):
             continue
         on_maps = conv.gates is None or (conv.gates.axis == conv.output_axis and not conv.spread)
         # What is added behind the pool may be in other maps than those that the convolution has.

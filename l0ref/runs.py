@@ -143,16 +143,17 @@ def train(
     stop : callable, optional
         Asked after each step; once it says yes, a checkpoint is written and training stops.
     """
-    while not trainer.done:
-        started = time.perf_counter()
-        trainer.advance()
-        trainer.seconds += time.perf_counter() - started
-        on_step(trainer)
-        stopping = stop()
-        if stopping or trainer.step % trainer.steps_per_epoch == 0:
-            trainer.save(folder / CHECKPOINT)
-        if stopping:
-            return trainer.done
+    with trainer.network.backend.exclusive():
+        while not trainer.done:
+            started = time.perf_counter()
+            trainer.advance()
+            trainer.seconds += time.perf_counter() - started
+            on_step(trainer)
+            stopping = stop()
+            if stopping or trainer.step % trainer.steps_per_epoch == 0:
+                trainer.save(folder / CHECKPOINT)
+            if stopping:
+                return trainer.done
     return True
 
 

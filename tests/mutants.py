@@ -288,15 +288,15 @@ MUTANTS = (
     Mutant(
         "dense-input-gradient-without-the-gate",
         "ops/dense.py",
-        "return dxz * z, (x * z).T @ dy",
-        "return dxz, (x * z).T @ dy",
+        "dx = dy @ (weight * by_weight).T",
+        "dx = dy @ weight.T",
         "test_ops.py::test_dense_and_its_vjp[inputs-False]",
     ),
     Mutant(
         "dense-weight-gradient-without-the-gate",
         "ops/dense.py",
-        "return dxz * z, (x * z).T @ dy",
-        "return dxz * z, x.T @ dy",
+        "return dx, dv * by_weight, dbias",
+        "return dx, dv, dbias",
         "test_ops.py::test_dense_and_its_vjp[inputs-False]",
     ),
     Mutant(
@@ -310,8 +310,8 @@ MUTANTS = (
     Mutant(
         "median-gate-at-test-time",
         "layers.py",
-        'z = gates.test_time(self.params["log_alpha"])\n        else:',
-        'z = gates.law(self.params["log_alpha"]).median()\n        else:',
+        'return gates.test_time(self.params["log_alpha"]), None',
+        'return gates.law(self.params["log_alpha"]).median(), None',
         "test_layers.py::test_at_test_time_the_layer_is_eq_13",
     ),
     Mutant(
@@ -324,15 +324,17 @@ MUTANTS = (
     Mutant(
         "lam-not-divided-by-N",
         "network.py",
-        "scale = layer_lam / n_train",
-        "scale = layer_lam",
+        "return [value / n_train for value in lams]",
+        "return lams",
         "test_networks.py::test_the_objective_and_its_whole_gradient",
     ),
     Mutant(
         "l2-without-the-layers-that-have-no-gates",
         "network.py",
-        "if l2 > 0:  # a layer without gates",
-        "if False:  # a layer without gates",
+        "if gates is None:  # always on: P = 1\n"
+        "                term += half * float(np.sum(np.square(weight), dtype=np.float64))\n"
+        '                grads[f"{i}.weight"] = 2 * half * weight\n',
+        "if gates is None:\n",
         "test_networks.py::test_the_objective_and_its_whole_gradient",
     ),
     Mutant(
@@ -360,15 +362,25 @@ MUTANTS = (
     Mutant(
         "conv-bias-gated-at-test-time-only",
         "layers.py",
-        "y, residuals = self._apply(x, z, gates.on, gates.gates_bias)",
-        "y, residuals = self._apply(x, z, gates.on, gates.gates_bias or u is None)",
+        "y, residuals = self.apply(x, z)\n        return y, Gated",
+        "gates = self.gates\n"
+        "        if gates is None or self.spread or u is not None:\n"
+        "            y, residuals = self.apply(x, z)\n"
+        "        else:\n"
+        "            y, residuals = self.apply_op(x, z, gates.on, True)\n"
+        "        return y, Gated",
         "test_layers.py::test_conv2d_in_training_is_as_at_test_time_where_the_draw_is_eq_13",
     ),
     Mutant(
         "conv-bias-dropped-in-training",
         "layers.py",
-        "y, residuals = self._apply(x, z, gates.on, gates.gates_bias)",
-        "y, residuals = self._apply(x, z, gates.on, u is not None)",
+        "y, residuals = self.apply(x, z)\n        return y, Gated",
+        "gates = self.gates\n"
+        "        if gates is None or self.spread:\n"
+        "            y, residuals = self.apply(x, z)\n"
+        "        else:\n"
+        "            y, residuals = self.apply_op(x, z, gates.on, u is not None)\n"
+        "        return y, Gated",
         "test_convnets.py::test_lenet5_in_training_is_as_at_test_time_where_the_draw_is_eq_13",
     ),
     Mutant(
@@ -446,8 +458,8 @@ MUTANTS = (
         "adam-without-bias-correction",
         "optimizers.py",
         "root = float(np.sqrt(1 - self.beta2**self.t))\n"
-        "        rescale = root / (1 - self.beta1**self.t)",
-        "root = rescale = 1.0",
+        "        return root / (1 - self.beta1**self.t), self.eps * root",
+        "return 1.0, self.eps",
         "test_optimizers.py::test_adams_first_step_is_the_learning_rate_whatever_the_gradients_size",
     ),
     Mutant(
@@ -467,7 +479,7 @@ MUTANTS = (
     Mutant(
         "average-from-zero-without-debiasing",
         "optimizers.py",
-        "weight = (1 - self.decay) / (1 - self.decay**self.t)\n"
+        "weight = self.weight()\n"
         "        for name, theta in params.items():\n"
         "            if name not in self.params:\n"
         "                self.params[name] = theta.copy()",

@@ -257,8 +257,8 @@ def test_a_backend_is_one_object_however_it_is_come_by() -> None:
     "from l0ref.networks import MLP; MLP((3, 2)).with_backend('numpy')",
 ])  # fmt: skip
 def test_nothing_imports_numba_before_it_is_asked_for(statement: str) -> None:
-    code = (f"import sys; {statement}; loaded = set(sys.modules);"
-            "print(sorted({'numba', 'llvmlite', 'l0ref.jit', 'threadpoolctl'} & loaded))")  # fmt: skip
+    heavy = "{'numba', 'llvmlite', 'l0ref.jit', 'threadpoolctl'}"
+    code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).parent.parent)  # fmt: skip
     assert done.stdout.strip() == "[]"

@@ -139,8 +139,9 @@ class Builder:
 
     def batch_norm(self) -> BatchNorm:
         c, rng = self.shape[0], self.rng
+        # A closed map has the variance 0: every such layer grows a rounding by 1 / sqrt(eps).
         return BatchNorm(rng.normal(size=c), rng.normal(size=c), rng.normal(size=c),
-                         rng.uniform(0.5, 2, size=c))  # fmt: skip
+                         rng.uniform(0.5, 2, size=c), eps=0.1)  # fmt: skip
 
     def between(self) -> None:
         """Add what stands between layers with weights: nothing, or some of it."""
@@ -236,7 +237,8 @@ def check(network: Network, x: Any, seed: int, multiple: float = 300) -> Any:
             assert got.dtype == g.dtype
             np.testing.assert_allclose(got, g, rtol=0, atol=atol, err_msg=f"{name} {key}")
             np.testing.assert_allclose(got, unpacked, rtol=0, atol=atol, err_msg=f"{name} {key}")
-            assert (got[unpacked == 0] == 0).all(), key
+            if not network.buffers:  # batch norm's derivatives cancel, or do but for a rounding
+                assert (got[unpacked == 0] == 0).all(), key
         assert_exact_zeros(own, packed)
         for i, z in whole.gates.items():
             np.testing.assert_array_equal(packed.gates[i], z)
@@ -502,6 +504,17 @@ def test_maps_added_behind_a_pool() -> None:
     layers = [conv(2, 3, [1, 1, 0]), ReLU(), MaxPool2d(2),
               conv(3, 1, [0, 1, 1]), ReLU(), MaxPool2d(1), Flatten(), last]  # fmt: skip
     check(Network(layers, skips={5: 2}, input_shape=(2, 6, 6)), rng.normal(size=(4, 2, 6, 6)), 3)
+
+
+def test_a_convolution_in_groups_before_a_pool() -> None:
+    """It gives all of its maps, of which one is read."""
+    rng = np.random.default_rng(14)
+    conv = Conv2d(rng.normal(size=(2, 1, 2, 2)), rng.normal(size=2), groups=2)
+    gates = per_input((4, 3), **HYPER)
+    last = Dense(rng.normal(size=(4, 3)), rng.normal(size=3), gates,
+                 np.array([CLOSED, CLOSED, 0.4, 0.9]))  # fmt: skip
+    layers = [conv, ReLU(), MaxPool2d(2), Dropout(0.3), Flatten(), last]
+    check(Network(layers, input_shape=(2, 3, 5)), rng.normal(size=(4, 2, 3, 5)), 4)
 
 
 def test_gates_on_a_convolutions_inputs_an_example_each() -> None:

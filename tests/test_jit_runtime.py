@@ -45,8 +45,9 @@ def params(trainer):
 def python(code: str, *arguments: Any, root: Path = ROOT, **variables: str) -> str:
     """Run a program in a process of its own, which must end well; return what it prints."""
     environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"} | variables
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-                          capture_output=True, text=True, cwd=root, env=environment, timeout=120)  # fmt: skip
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment,
+                          timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -330,14 +331,23 @@ def blas_threads() -> list[int]:
 
 @pytest.fixture
 def two() -> Iterator[list[int]]:
-    """BLAS threads as somebody has chosen: two."""
+    """BLAS threads as somebody has chosen for good: two."""
     blas_threads()
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        chosen = blas_threads()
-        assert chosen
-        if max(chosen) < 2:
-            pytest.skip("BLAS has one thread")
-        yield chosen
+    before = threadpoolctl.threadpool_limits(2, user_api="blas")
+    give_up_control()
+    chosen = blas_threads()
+    assert chosen
+    if max(chosen) < 2:
+        pytest.skip("BLAS has one thread")
+    yield chosen
+    before.restore_original_limits()
+    give_up_control()
+
+
+def give_up_control() -> None:
+    """Else no other thread may change the number, as long as this one lives."""
+    with threadpoolctl.threadpool_limits(None):
+        pass
 
 
 def test_blas_has_one_thread_inside_and_its_own_number_after(two: list[int]) -> None:
@@ -361,22 +371,34 @@ def test_blas_gets_its_threads_back_after_an_error(two: list[int]) -> None:
     assert blas_threads() == two
 
 
-def test_blas_gets_its_threads_back_when_the_last_one_leaves(two: list[int]) -> None:
+@pytest.mark.parametrize("first", ["main", "other"])
+def test_the_thread_that_took_blas_gives_it_back(two: list[int], first: str) -> None:
+    """Whoever was inside meanwhile, and whoever leaves last."""
     inside, leave = threading.Event(), threading.Event()
+    seen = []
 
     def other() -> None:
         with jit.one_blas_thread():
+            seen.append(set(blas_threads()))
             inside.set()
             assert leave.wait(60)
 
     thread = threading.Thread(target=other)
-    thread.start()
-    assert inside.wait(60)
+    if first == "other":
+        thread.start()
+        assert inside.wait(60)
     with jit.one_blas_thread():
-        pass
-    assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+        if first == "main":
+            thread.start()
+            assert inside.wait(60)
+    assert blas_threads() == two or first == "other"
     leave.set()
     thread.join()
+    assert seen == [{1}]
+    assert blas_threads() == two
+    with jit.one_blas_thread():
+        assert set(blas_threads()) == {1}
     assert blas_threads() == two
 
 

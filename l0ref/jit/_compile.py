@@ -49,12 +49,12 @@ CONTRACT = frozenset({"contract"})
 REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
 
 # OpenMP's threads wait for work by spinning, for milliseconds, on cores that something else may
-# want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. Always
-# asleep, they take long to wake on an idle one. So they spin for a few microseconds, which is what
-# lies between two loops of one step. The variables are read when OpenMP is loaded, which Numba does
-# later; who has chosen for themselves is left alone.
+# want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. If they
+# go to sleep at once, they take long to wake on an idle one. So they spin for a fraction of a
+# millisecond, which is what lies between two parallel loops of a step. The variables are read when
+# OpenMP is loaded, which Numba does later; who has chosen for themselves is left alone.
 if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["GOMP_SPINCOUNT"] = "4000"
     os.environ["KMP_BLOCKTIME"] = "0"
 
 FEW = 40_000

@@ -18,16 +18,9 @@ import numba
 from threadpoolctl import ThreadpoolController
 
 
-class _Limit:
-    """Who holds BLAS to one thread just now, and what gives the others back."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.holders = 0
-        self.undo = contextlib.ExitStack()
-
-
-_limit = _Limit()
+_lock = threading.Lock()
+_holders: list[int] = []
+"""The thread that holds BLAS to one thread just now, if any does."""
 
 
 @functools.cache
@@ -39,18 +32,23 @@ def _controller() -> ThreadpoolController:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread; nested and concurrent uses are one use."""
-    with _limit.lock:
-        if not _limit.holders:
-            _limit.undo.enter_context(_controller().limit(limits=1, user_api="blas"))
-        _limit.holders += 1
-    try:
+    """Hold BLAS to one thread; inside another use, be it of another thread, do nothing.
+
+    `threadpoolctl` lets none but the thread that took BLAS's threads give them back. Others that
+    are inside when it does have them back too early, which costs time and nothing else.
+    """
+    with _lock:
+        first = not _holders
+        if first:
+            _holders.append(threading.get_ident())
+    if not first:
         yield
+        return
+    try:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
     finally:
-        with _limit.lock:
-            _limit.holders -= 1
-            if not _limit.holders:
-                _limit.undo.close()
+        _holders.clear()
 
 
 def set_num_threads(n: int) -> None:
