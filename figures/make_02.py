@@ -3,8 +3,9 @@
     python figures/make_02.py [FOLDER]
 
 writes them to FOLDER, by default the one this file is in. It repeats the tutorial's run, which
-takes some ten seconds. Another linear algebra library, or another number of its threads, rounds in
-another order, and so closes a few other gates; the files beside this one are of OMP_NUM_THREADS=1.
+takes some ten seconds, and as many more the first time, when kernels are compiled. Another linear
+algebra library rounds in another order, and so closes a few other gates; the files beside this one
+are of OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1.
 """
 
 from __future__ import annotations

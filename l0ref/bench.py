@@ -39,6 +39,7 @@ Further out, squares of the penalty's gradient would be subnormal in Adam's seco
 """
 
 LAM, N_TRAIN = 0.1, 60_000
+WARM = 0.1  # seconds
 PAUSE = 0.15  # seconds; threads of OpenBLAS spin for about 0.1 before they sleep
 
 
@@ -349,17 +350,25 @@ def copy(workload: Workload) -> Contender | None:
 
 
 def repeat(contender: Contender, count: int) -> float:
-    """Seconds a repetition, over `count` of them in a row, after one that brings the caches back.
+    """Seconds a repetition, over `count` of them in a row, once it runs as in a long run.
+
+    For the first `WARM` seconds it does not: caches are others', threads and cores asleep.
 
     Rubbish is not collected meanwhile. A contender that works ahead has ``wait``; one that
     must not be timed everywhere has ``ready``.
     """
     ready, wait = getattr(contender, "ready", None), getattr(contender, "wait", None)
+    started = time.perf_counter()
+    while True:
+        if ready is not None:
+            ready(1)
+        contender()
+        if wait is not None:
+            wait()
+        if time.perf_counter() - started > WARM:
+            break
     if ready is not None:
-        ready(count + 1)
-    contender()
-    if wait is not None:
-        wait()
+        ready(count)
     gc.disable()
     try:
         start = time.perf_counter()

@@ -294,14 +294,14 @@ def test_small_products_run_on_one_thread_and_large_ones_on_all(
     """So that the shapes above have seen both versions of every kernel."""
     ran, run = set(), Kernel._run
 
-    def spy(kernel: Any, which: str, args: Any) -> Any:
-        ran.add((kernel.__name__, which))
-        return run(kernel, which, args)
+    def spy(kernel: Any, parallel: bool, args: Any) -> Any:
+        ran.add((kernel.__name__, parallel))
+        return run(kernel, parallel, args)
 
     monkeypatch.setattr(Kernel, "_run", spy)
     kernels = ("_affine", "_weight_gradient", "_input_gradient")
     by_twin(*draw("inputs", (51, 129, 3), np.float64))
-    assert ran == {(name, "_serial") for name in kernels}
+    assert ran == {(name, False) for name in kernels}
     ran.clear()
     by_twin(*draw("inputs", (101, 131, 67), np.float64))
-    assert ran == {(name, "_parallel") for name in kernels}
+    assert ran == {(name, True) for name in kernels}

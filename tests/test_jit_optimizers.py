@@ -83,9 +83,9 @@ def run_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
     run = Kernel._run
 
-    def spy(kernel: Any, which: str, args: Any) -> Any:
-        ran.append(which)
-        return run(kernel, which, args)
+    def spy(kernel: Any, parallel: bool, args: Any) -> Any:
+        ran.append("parallel" if parallel else "serial")
+        return run(kernel, parallel, args)
 
     monkeypatch.setattr(Kernel, "_run", spy)
     return ran
@@ -102,7 +102,7 @@ def test_twenty_steps(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         if t == 0:
             assert ran == []  # the moments and the average are yet to be made
             np.testing.assert_array_equal(fast.params["0.weight"], slow.params["0.weight"])
-    assert set(ran) == {"_serial", "_parallel"}
+    assert set(ran) == {"serial", "parallel"}
     assert len(ran) == (STEPS - 1) * len(SHAPES)
     assert fast.optimizer.t == fast.average.t == STEPS
     for name, array in arrays.items():

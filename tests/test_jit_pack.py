@@ -75,6 +75,14 @@ def test_pack_and_its_adjoint(pack: Any, pack_vjp: Any, case: Any) -> None:
     np.testing.assert_array_equal(pack(dx, rows, columns)[0], dy)
 
 
+def test_zeros_are_written_whatever_memory_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    residuals = PackResiduals((4, 6), np.array([3, 0]), np.array([1, 4, 2]))
+    dy = np.random.default_rng(5).normal(size=(2, 3))
+    twins.pack_vjp(dy, residuals)  # compiled before memory changes
+    monkeypatch.setattr(np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    np.testing.assert_array_equal(twins.pack_vjp(dy, residuals), ops.pack_vjp(dy, residuals))
+
+
 LARGE = [((101, 67), 3), ((301, 13, 5, 3), 4), ((211, 40, 7), 5)]
 
 

@@ -126,8 +126,8 @@ def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None
     again = parallel()(_add_rows._function)
     add_rows(again)
     assert kept(cache) == names
-    assert sum(again._parallel.stats.cache_hits.values()) == 1
-    assert sum(again._serial.stats.cache_hits.values()) == 0
+    assert sum(again._compiled[True].stats.cache_hits.values()) == 1
+    assert list(again._compiled) == [True]
 
 
 def test_code_of_another_version_of_the_package_is_not_used(
@@ -137,7 +137,7 @@ def test_code_of_another_version_of_the_package_is_not_used(
     monkeypatch.setattr(_compile, "_fingerprint", lambda: "other")
     kernel = parallel()(_add_rows._function)
     add_rows(kernel)
-    assert sum(kernel._parallel.stats.cache_hits.values()) == 0
+    assert sum(kernel._compiled[True].stats.cache_hits.values()) == 0
     assert len(kept(cache)) == 2
 
 
@@ -176,6 +176,20 @@ def test_a_full_disk_is_no_matter(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert kept(cache) == set()
 
 
+def test_who_waits_is_told_once_that_kernels_are_compiled(cache: Path) -> None:
+    told: list[str] = []
+    kernel = parallel()(_add_rows._function)
+    add_rows(kernel)
+    _compile.on_compilation(lambda: told.append("compiling"))
+    add_rows(kernel)
+    add_rows(parallel()(_add_rows._function))  # kept on disk
+    assert told == []
+    with_lock_held(lambda: add_rows(kernel))
+    assert told == ["compiling"]
+    kernel(np.ones((2, 3), np.float32), np.ones(2, np.float32))
+    assert told == ["compiling"]
+
+
 def test_a_kernels_own_error_is_not_taken_for_a_full_disk() -> None:
     kernel = parallel()(_add_rows._function)
     with pytest.raises(numba.TypingError):
@@ -194,9 +208,10 @@ def test_no_folder_to_write_to_is_no_matter(tmp_path: Path) -> None:
 import numpy as np
 from l0ref import jit, ops
 from l0ref.jit import dense
-assert "Null" in type(dense._affine._serial._cache).__name__, dense._affine._serial._cache
 x, w, b = (np.arange(n, dtype=float).reshape(s) for n, s in ((6, (3, 2)), (8, (2, 4)), (4, 4)))
 np.testing.assert_array_equal(dense.dense(x, w, b)[0], ops.dense(x, w, b)[0])
+(compiled,) = dense._affine._compiled.values()
+assert "Null" in type(compiled._cache).__name__, compiled._cache
 print(jit.__file__)
 """
     nowhere = str(tmp_path / "file" / "cache")
@@ -222,9 +237,9 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     run = Kernel._run
 
-    def spy(kernel: Kernel, which: str, args: Any) -> Any:
-        found.append(which)
-        return run(kernel, which, args)
+    def spy(kernel: Kernel, parallel: bool, args: Any) -> Any:
+        found.append("parallel" if parallel else "serial")
+        return run(kernel, parallel, args)
 
     monkeypatch.setattr(Kernel, "_run", spy)
     return found
@@ -234,11 +249,11 @@ def test_while_one_thread_is_inside_others_run_on_their_own(ways: list[str]) -> 
     add_rows(_add_rows)
     with_lock_held(lambda: add_rows(_add_rows))
     add_rows(_add_rows)
-    assert ways == ["_parallel", "_serial", "_parallel"]
+    assert ways == ["parallel", "serial", "parallel"]
     with pytest.raises(numba.TypingError):
         _add_rows("x", "y")
     add_rows(_add_rows)
-    assert ways[-1] == "_parallel"  # an error has given the place back
+    assert ways[-1] == "parallel"  # an error has given the place back
 
 
 def test_two_threads_at_once(ways: list[str]) -> None:
@@ -259,7 +274,7 @@ def test_two_threads_at_once(ways: list[str]) -> None:
     with jit.one_blas_thread(), ThreadPoolExecutor(2) as pool:
         assert list(pool.map(work, range(2))) == [0, 1]
     assert len(ways) == 101
-    assert "_parallel" in ways
+    assert "parallel" in ways
 
 
 FORK = f"""{TRAIN}
@@ -268,23 +283,23 @@ from l0ref.jit import _compile
 
 ways = []
 run = _compile.Kernel._run
-def spy(kernel, which, args):
-    ways.append(which)
-    return run(kernel, which, args)
+def spy(kernel, parallel, args):
+    ways.append("parallel" if parallel else "serial")
+    return run(kernel, parallel, args)
 _compile.Kernel._run = spy
 
 trainer = make(hidden=(61,), shape=(311,), batch_size=40, dtype="float32")
 trainer.advance()
 trainer.advance()
-assert "_parallel" in ways
+assert "parallel" in ways
 ways.clear()
 child = os.fork()
 trainer.advance()
 if child == 0:
-    assert ways and set(ways) == {{"_serial"}}
+    assert ways and set(ways) == {{"serial"}}
     np.savez(sys.argv[1], **trainer.network.params)
     sys.exit(0)
-assert "_parallel" in ways
+assert "parallel" in ways
 _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 0, status
 with np.load(sys.argv[1]) as got:

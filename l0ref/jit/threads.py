@@ -17,10 +17,7 @@ from collections.abc import Iterator
 import numba
 from threadpoolctl import ThreadpoolController
 
-
-_lock = threading.Lock()
-_holders: list[int] = []
-"""The thread that holds BLAS to one thread just now, if any does."""
+_held = threading.Lock()  # by whoever holds BLAS to one thread
 
 
 @functools.cache
@@ -37,18 +34,14 @@ def one_blas_thread() -> Iterator[None]:
     `threadpoolctl` lets none but the thread that took BLAS's threads give them back. Others that
     are inside when it does have them back too early, which costs time and nothing else.
     """
-    with _lock:
-        first = not _holders
-        if first:
-            _holders.append(threading.get_ident())
-    if not first:
+    if not _held.acquire(blocking=False):
         yield
         return
     try:
         with _controller().limit(limits=1, user_api="blas"):
             yield
     finally:
-        _holders.clear()
+        _held.release()
 
 
 def set_num_threads(n: int) -> None:

@@ -382,7 +382,7 @@ def main(
     chosen = [WORKLOADS[n] for n in listed(only, tuple(WORKLOADS), "only")] if only else [
         *WORKLOADS.values()
     ]  # fmt: skip
-    rounds, seconds = (5, 0.02) if quick else (15, 0.1)
+    rounds, seconds = (5, 0.1) if quick else (11, 0.4)
     versions: dict[str, str] = {}
     rows = run_workloads(chosen, counts, names, versions, rounds=rounds, seconds=seconds)
     result: dict[str, Any] = {"workloads": rows}
