@@ -506,6 +506,15 @@ def test_maps_added_behind_a_pool() -> None:
     check(Network(layers, skips={5: 2}, input_shape=(2, 6, 6)), rng.normal(size=(4, 2, 6, 6)), 3)
 
 
+def test_dropout_has_the_noise_of_the_units_that_are_left() -> None:
+    rng = np.random.default_rng(15)
+    gates = per_output((5, 8), gates_bias=True, **HYPER)
+    log_alpha = np.where(np.arange(8) % 3 == 1, 1.0, CLOSED)
+    layers = [Dense(rng.normal(size=(5, 8)), rng.normal(size=8), gates, log_alpha), Tanh(),
+              Dropout(0.5), Dense(rng.normal(size=(8, 3)), rng.normal(size=3))]  # fmt: skip
+    check(Network(layers), rng.normal(size=(9, 5)), 5)
+
+
 def test_a_convolution_in_groups_before_a_pool() -> None:
     """It gives all of its maps, of which one is read."""
     rng = np.random.default_rng(14)

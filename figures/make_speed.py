@@ -1,0 +1,109 @@
+"""Draw the README's picture of speed, and print its table, from a benchmark's JSON.
+
+    python -m tests.bench --json figures/speed.json
+    python figures/make_speed.py [FOLDER]
+
+writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
+Markdown. The README shows nothing else of speed than what is here.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from l0ref import plotting
+from l0ref.plotting import BLUE, GREY, ORANGE
+
+HERE = Path(__file__).parent
+RULERS = {"draw": "copy", "gradient": "copy", "step": "floor", "conv": "floor"}
+PANELS = (
+    ("gates", "gates drawn at once", "Noise and gates"),
+    ("batch, LeNet-5", "examples a step", "A step of LeNet-5"),
+    ("width", "units in each of two hidden layers", "A step of 784-n-n-10"),
+)
+
+
+def best(results: list[dict[str, Any]], contender: str) -> dict[str, Any] | None:
+    """Return what the fastest variant of a contender gave, or None where it took no part."""
+    own = [r for r in results if r["contender"] == contender and r["best"]]
+    return own[0] if own else None
+
+
+def milliseconds(result: dict[str, Any] | None) -> float | None:
+    """Median, in milliseconds."""
+    return None if result is None else 1e3 * result["seconds"]["median"]
+
+
+def table(benchmark: dict[str, Any], threads: int = 2) -> str:
+    """Return the README's table as Markdown: milliseconds, and how many times ours."""
+    lines = [
+        "| milliseconds, two threads | l0ref | PyTorch | JAX | NumPy reference | ruler |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in benchmark["workloads"]:
+        if row["threads"] != threads:
+            continue
+        ours = milliseconds(best(row["results"], "l0ref"))
+        assert ours is not None
+        cells = [row["workload"]["name"], f"{ours:.2f}"]
+        for name in ("torch", "jax", "numpy"):
+            cells.append(_cell(milliseconds(best(row["results"], name)), ours))
+        ruler = RULERS[row["workload"]["kind"]]
+        way = [r for r in row["results"] if r["contender"] == "floor" and r["variant"] == ruler]
+        length = milliseconds(way[0]) if way else None
+        cells.append("" if length is None else f"{length:.2f} (ours is {ours / length:.1f}×)")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(theirs: float | None, ours: float) -> str:
+    return "" if theirs is None else f"{theirs:.2f} ({theirs / ours:.1f}×)"
+
+
+def scaling(benchmark: dict[str, Any]) -> dict[str, float]:
+    """Return how many times faster two threads are than one, for each workload of ours."""
+    times: dict[str, dict[int, float]] = {}
+    for row in benchmark["workloads"]:
+        ours = milliseconds(best(row["results"], "l0ref"))
+        if ours is not None:
+            times.setdefault(row["workload"]["name"], {})[row["threads"]] = ours
+    return {name: t[1] / t[2] for name, t in times.items() if t.keys() >= {1, 2}}
+
+
+@plotting.styled
+def speed(benchmark: dict[str, Any]) -> Figure:
+    """Draw time against the number of gates, the batch and the width."""
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    for axes, (name, label, title) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        points = benchmark["series"][name]["points"]
+        for contender, colour, marker in (("torch", ORANGE, "s"), ("l0ref", BLUE, "o")):
+            at, times = [], []
+            for point in points:
+                ms = milliseconds(best(point["results"], contender))
+                if ms is not None:
+                    at.append(point["at"])
+                    times.append(ms)
+            kind = {"torch": "PyTorch", "l0ref": "l0ref"}[contender]
+            axes.loglog(at, times, color=colour, marker=marker, label=kind)
+        line = np.array([at[0], at[-1]], dtype=float)
+        axes.loglog(line, times[-1] * line / line[-1], color=GREY, linestyle=":", label="∝ n")
+        axes.set(title=title, xlabel=label)
+    figure.axes[0].set_ylabel("milliseconds")
+    figure.axes[0].legend(loc="upper left")
+    return figure
+
+
+if __name__ == "__main__":
+    found = json.loads((HERE / "speed.json").read_text(encoding="utf-8"))
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    plotting.save(speed(found), folder / "readme_speed.png")
+    print(table(found))
+    print()
+    for workload, ratio in scaling(found).items():
+        print(f"{workload}: {ratio:.2f}x on two threads")
+    for result in found.get("memory", {}).get("results", []):
+        print(result)
