@@ -74,7 +74,7 @@ def test_the_originals_residuals_are_taken() -> None:
 
 
 def test_a_label_that_is_all_but_certain_keeps_its_digits() -> None:
-    """What is left of 1 - p there, 1e-13 and 4e-22, no difference of the two would have."""
+    """What is left of 1 - p there, 1e-13 and 9e-22, a difference of the two would not have."""
     logits, labels = np.array([[30.0, 0.0, -4.0], [1.0, 0.5, 50.0]]), [0, 2]
     d = backward(1.0, forward(logits, labels)[1])
     d_expected = ops.softmax_cross_entropy_vjp(1.0, ops.softmax_cross_entropy(logits, labels)[1])

@@ -170,16 +170,21 @@ def test_the_same_bits_on_any_number_of_threads(kind: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", ["x", "weight", "bias", "z", "dy"])
 @pytest.mark.parametrize("shape", [(6, 4, 3), (101, 131, 67)])
-@pytest.mark.parametrize("kind", ["plain", "inputs", "inputs, example", "weights"])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (kind, place)
+        for kind in ("plain", "inputs", "inputs, example", "weights")
+        for place in ("x", "weight", "bias", "z", "dy")
+        if (kind, place) != ("plain", "z")
+    ],
+)
 def test_what_is_not_finite_goes_where_the_originals_goes(
     kind: str, shape: Any, place: str, value: float
 ) -> None:
     arguments, options, dy = draw(kind, shape, np.float64)
     position = ("x", "weight", "bias", "z", "dy").index(place)
-    if place == "z" and len(arguments) < 4:
-        pytest.skip("no gates")
     target = dy if place == "dy" else arguments[position]
     target.reshape(-1)[-2] = value
     with np.errstate(invalid="ignore"):

@@ -76,7 +76,8 @@ if hasattr(os, "register_at_fork"):
 @functools.cache
 def _fingerprint() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in (*sorted(here.glob("*.py")), here.parent / "noise.py"):  # whose constants are used
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
