@@ -1,6 +1,8 @@
-"""Draw the README's picture of speed, and print its table, from a benchmark's JSON.
+r"""Draw the README's picture of speed, and print its table, from a benchmark's JSON.
 
-    python -m tests.bench --json figures/speed.json
+    python -m tests.bench --threads 2 --quick --no-memory --json figures/speed.json
+    python -m tests.bench --only "draw;convolution;LeNet-5" --contenders l0ref --quick \
+        --json figures/speed_threads.json
     python figures/make_speed.py [FOLDER]
 
 writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
@@ -64,14 +66,14 @@ def _cell(theirs: float | None, ours: float) -> str:
     return "" if theirs is None else f"{theirs:.2f} ({theirs / ours:.1f}×)"
 
 
-def scaling(benchmark: dict[str, Any]) -> dict[str, float]:
-    """Return how many times faster two threads are than one, for each workload of ours."""
+def scaling(benchmark: dict[str, Any]) -> str:
+    """Return, as the README has it, how many times faster two threads are than one."""
     times: dict[str, dict[int, float]] = {}
     for row in benchmark["workloads"]:
         ours = milliseconds(best(row["results"], "l0ref"))
         if ours is not None:
             times.setdefault(row["workload"]["name"], {})[row["threads"]] = ours
-    return {name: t[1] / t[2] for name, t in times.items() if t.keys() >= {1, 2}}
+    return ", ".join(f"{name} {t[1] / t[2]:.1f}×" for name, t in times.items())
 
 
 @plotting.styled
@@ -97,13 +99,15 @@ def speed(benchmark: dict[str, Any]) -> Figure:
     return figure
 
 
+def read(name: str) -> dict[str, Any]:
+    """Return a benchmark's JSON."""
+    found: dict[str, Any] = json.loads((HERE / name).read_text(encoding="utf-8"))
+    return found
+
+
 if __name__ == "__main__":
-    found = json.loads((HERE / "speed.json").read_text(encoding="utf-8"))
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
-    plotting.save(speed(found), folder / "readme_speed.png")
-    print(table(found))
+    plotting.save(speed(read("speed.json")), folder / "readme_speed.png")
+    print(table(read("speed.json")))
     print()
-    for workload, ratio in scaling(found).items():
-        print(f"{workload}: {ratio:.2f}x on two threads")
-    for result in found.get("memory", {}).get("results", []):
-        print(result)
+    print(scaling(read("speed_threads.json")))

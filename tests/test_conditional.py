@@ -551,3 +551,15 @@ def test_a_network_that_was_not_told_its_input_shape(backend: str) -> None:
     _, exact = by_reference(network, x, [0, 1, 2, 0, 1], noise)
     for name, g in exact.items():
         np.testing.assert_allclose(packed.grads[name], g, rtol=0, atol=300 * EPS * abs(g).max())
+
+
+def test_batch_norm_makes_something_of_a_closed_map() -> None:
+    rng = np.random.default_rng(15)
+    shape = (3, 2, 2, 2)
+    gates = per_output(shape, axis=0, gates_bias=True, **HYPER)
+    conv = Conv2d(rng.normal(size=shape), rng.normal(size=3), gates, np.array([0.5, CLOSED, 0.8]))
+    norm = BatchNorm(rng.normal(size=3), np.array([0.4, 0.9, -0.3]), np.zeros(3), np.ones(3))
+    layers = [conv, norm, ReLU(), Flatten(), Dense(rng.normal(size=(12, 3)), rng.normal(size=3))]
+    network = Network(layers, input_shape=(2, 3, 3))
+    packed = check(network, rng.normal(size=(5, 2, 3, 3)), 6)
+    assert packed.grads["4.weight"].reshape(3, 4, 3)[1].any()

@@ -1,6 +1,7 @@
 """What README.md shows is true: its commands, its code, its numbers."""
 
 import doctest
+import importlib.util
 import json
 import re
 import tomllib
@@ -58,6 +59,19 @@ def test_ci_runs_the_readmes_test_command() -> None:
     install, run = command.split(" && ")
     script = (ROOT / ".ci/run").read_text()
     assert f"{install.replace('pip install', 'pip install -q')} && {run}" in script
+
+
+def test_the_speed_table_is_what_was_measured() -> None:
+    path = ROOT / "figures/make_speed.py"
+    spec = importlib.util.spec_from_file_location("make_speed", path)
+    assert spec is not None
+    assert spec.loader is not None
+    make_speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_speed)
+    benchmark = make_speed.read("speed.json")
+    assert make_speed.table(benchmark) in README
+    assert make_speed.scaling(make_speed.read("speed_threads.json")) in README
+    assert f"({benchmark['machine']['cpu']})" in README
 
 
 def test_the_version_is_one() -> None:

@@ -688,6 +688,15 @@ def test_a_closed_gate_is_never_drawn_open_and_its_weights_get_no_gradient() -> 
         assert np.isfinite(evaluation.loss.total)
 
 
+def test_low_epochs_count_in_a_row_only() -> None:
+    one = closing()
+    log_alpha = one.network.params["0.log_alpha"]
+    for value, closes in ((-6.0, False), (6.0, False), (-6.0, False), (-6.0, True)):
+        log_alpha[1] = value
+        one._close_for_good()
+        assert (log_alpha[1] == CLOSED) == closes
+
+
 def test_what_is_dead_survives_a_checkpoint(tmp_path: Path) -> None:
     whole = run(closing())
     stopped = run(closing(), 3 * STEPS + 2)
