@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from l0ref import plotting
 from l0ref.plotting import BLUE, GREY, ORANGE
@@ -94,9 +95,18 @@ def speed(benchmark: dict[str, Any]) -> Figure:
         line = np.array([at[0], at[-1]], dtype=float)
         axes.loglog(line, times[-1] * line / line[-1], color=GREY, linestyle=":", label="∝ n")
         axes.set(title=title, xlabel=label)
+        axes.set_xticks(at, [_count(n) for n in at])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if times[-1] < 100 else (1.0,)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     figure.axes[0].set_ylabel("milliseconds")
     figure.axes[0].legend(loc="upper left")
     return figure
+
+
+def _count(n: int) -> str:
+    return f"$10^{len(str(n)) - 1}$" if n >= 1000 else str(n)
 
 
 def read(name: str) -> dict[str, Any]:
