@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from . import __version__, backends
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset, load_mnist_sample
+from .gates import per_weight
 from .noise import Noise, Stream
 from .training import Settings, Trainer
 
@@ -242,7 +243,7 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
         return conv
     log_alpha, dz = gate_arrays(workload.size)
     law = {"beta": workload.beta, "gamma": GAMMA, "zeta": ZETA}
-    group_size = np.ones(log_alpha.shape, np.int64)  # as of a gate a weight
+    group_size = per_weight(log_alpha.shape).group_size
     noise, steps = Noise(0), itertools.count()
 
     def draw() -> Any:

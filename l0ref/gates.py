@@ -152,8 +152,7 @@ class Gates:
 
 def per_weight(weight_shape: tuple[int, ...], **hyperparameters: Unpack[Hyperparameters]) -> Gates:
     """One gate a weight: |g| = 1."""
-    ones = np.ones(weight_shape, dtype=np.int64)
-    return Gates(weight_shape, weight_shape, ones, "weights", **hyperparameters)
+    return Gates(weight_shape, weight_shape, _all(1, weight_shape), "weights", **hyperparameters)
 
 
 def per_input(
@@ -211,8 +210,13 @@ def _on_axis(
     axis %= len(weight_shape)
     n = weight_shape[axis]
     size = int(np.prod(weight_shape)) // max(n, 1) + gates_bias
-    sizes = np.full(n, size, dtype=np.int64)
+    sizes = _all(size, (n,))
     return Gates(weight_shape, (n,), sizes, on, axis=axis, gates_bias=gates_bias, **hyper)
+
+
+def _all(size: int, shape: tuple[int, ...]) -> IntArray:
+    """Return an array of equal sizes, read-only, that takes up the room of one."""
+    return np.broadcast_to(np.int64(size), shape)
 
 
 def by_label(labels: ArrayLike, **hyperparameters: Unpack[Hyperparameters]) -> Gates:

@@ -6,6 +6,9 @@ it finds belong beside their test as an `@example`.
 
 from hypothesis import HealthCheck, settings
 
+# They have no tests or examples, and import what only `pip install ".[peers]"` brings.
+collect_ignore_glob = ["peers/models_*.py"]
+
 # The examples of a test are few and slow (loops over mpmath numbers): their time says nothing.
 settings.register_profile(
     "ci",

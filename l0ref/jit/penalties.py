@@ -36,8 +36,16 @@ def _weighted_sum(active, group_size):  # type: ignore[no-untyped-def]
     return total
 
 
+@inline(fastmath=REASSOCIATE)
+def _sum(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(values[i])
+    return total
+
+
 @parallel()
-def _gate_gradient(dz, slope, log_alpha, group_size, law, gradient, counts):  # type: ignore[no-untyped-def]
+def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
     number = log_alpha.dtype.type
     zero, one = number(0), number(1)
     lam, grow, shrink = law[0], law[1], law[2]
@@ -54,8 +62,15 @@ def _gate_gradient(dz, slope, log_alpha, group_size, law, gradient, counts):  # 
             larger = one / (one + w)
             smaller = w * larger
             active[i] = smaller if off else larger
-            out[i] = lam * (number(sizes[i]) * (smaller * larger))
-        counts[turn] = _weighted_sum(active, sizes)
+            out[i] = smaller * larger
+        if sizes.size:
+            counts[turn] = _weighted_sum(active, sizes)
+            for i in range(here.size):
+                out[i] = lam * (number(sizes[i]) * out[i])
+        else:
+            counts[turn] = common * _sum(active)
+            for i in range(here.size):
+                out[i] = lam * (number(common) * out[i])
         first, through = dz[0, start:stop], slope[0, start:stop]
         if dz.shape[0] == 1:
             for i in range(here.size):
@@ -108,7 +123,10 @@ def gate_gradient(
     counts = np.empty(-(-size // GATES))
     law = np.array([lam, math.exp(-shift), math.exp(shift)], dtype=log_alpha.dtype)
     rows = (np.ascontiguousarray(a).reshape(-1, size) for a in (dz, slope))
-    gates = (np.ascontiguousarray(a).reshape(-1) for a in (log_alpha, group_size))
+    # One size for all gates, as they mostly have, is one number and not an array to be read.
+    common = 0 if any(group_size.strides) else group_size.flat[0]
+    sizes = group_size if not common else np.empty(0, np.int64)
+    gates = (np.ascontiguousarray(a).reshape(-1) for a in (log_alpha, sizes))
     with np.errstate(all="ignore"):  # for where the kernel is run as Python
-        _gate_gradient.sized(4 * dz.size, *rows, *gates, law, gradient.reshape(-1), counts)
+        _gate_gradient.sized(4 * dz.size, *rows, *gates, common, law, gradient.reshape(-1), counts)
     return gradient, float(counts.sum())
