@@ -206,7 +206,6 @@ def train(
         }.items()
         if value is not None
     }
-    prepare_kernels(threads, backend or "numba")
     if resume is not None:
         elsewhere = {"data": data, "data_dir": data_dir, "out": out}
         flags = {"download": download, "scale": scale, "paper": paper}
@@ -218,6 +217,7 @@ def train(
                 f"--resume takes its settings from the run; it does not go with {options}"
             )
         folder, trainer = resume, runs.resume(resume, epochs=epochs)
+        prepare_kernels(threads, trainer.settings.backend)
         console.print(
             f"Resuming {escape(str(folder))} after step {trainer.step:,} "
             f"of {trainer.total_steps:,}."
@@ -231,6 +231,7 @@ def train(
             given = {"epochs": DEFAULT_EPOCHS, "gate_lr": DEFAULT_GATE_LR} | given
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         settings = Settings(**given)
+        prepare_kernels(threads, settings.backend)
         full = data_dir is not None or download
         name = data or ("mnist" if full else "mnist-sample")
         source = runs.Source(

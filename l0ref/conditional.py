@@ -167,7 +167,9 @@ class Packing:
             if isinstance(layer, _PASSING):
                 self.taken[i] = self.kept[i]
             elif isinstance(layer, Flatten):
-                maps = _at_least_one(live[sources[i]] & reads[i])
+                # Whole maps, of which a unit counts: by itself, or by what a skip adds to it.
+                units = (live[i] & read[i]).reshape(len(source), -1)
+                maps = _at_least_one(np.asarray(units.any(axis=1)))
                 self.taken[i] = maps
                 self.kept[i] = np.repeat(maps, n_units[i] // len(maps))
             elif _packs(layer):

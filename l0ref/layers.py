@@ -302,7 +302,9 @@ class SparseDense(Layer):
         return (x_shape[0], len(self.bias))
 
     def forward(self, x: Array, u: Draws | None, *, training: bool = False) -> tuple[Array, None]:
-        """Apply."""
+        """Apply; to what is not finite with the zeros, which make NaN of it, as everywhere."""
+        if not np.isfinite(x).all():
+            return self.ops.dense(x, self.weights.whole(), self.bias)[0], None
         return self.ops.sparse_dense(x, self.weights, self.bias), None
 
     def backward(

@@ -99,7 +99,7 @@ class Network:
         self.names = dict(names or {})
         self._input_shape = None if input_shape is None else tuple(input_shape)
         taken = {len(self.layers) - 1, *self.sources, *self.skips.values()}
-        self._shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        self._shapes: dict[tuple[int, ...], tuple[list[Layer], list[tuple[int, ...]]]] = {}
         edges = [*enumerate(self.sources), *self.skips.items(), *(sources or {}).items()]
         for i, source in edges:
             if not INPUT <= source < i < len(self.layers):
@@ -162,6 +162,7 @@ class Network:
                         f"{what}[{name!r}] must have shape {value.shape}, got {given[name].shape}"
                     )
         other = copy.copy(self)
+        other._shapes = {}
         other.layers = [copy.copy(layer) for layer in self.layers]
         for i, layer in enumerate(other.layers):
             layer.params = {name: params[f"{i}.{name}"] for name in layer.params}
@@ -183,6 +184,7 @@ class Network:
         """
         backend = load(name)
         other = copy.copy(self)
+        other._shapes = {}
         other.layers = [copy.copy(layer) for layer in self.layers]
         for layer in other.layers:
             layer.ops = backend
@@ -212,14 +214,16 @@ class Network:
 
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Shape of each layer's input, for a batch of shape `x_shape`; last, that of the logits."""
-        if x_shape not in self._shapes:  # asked for at every step, and always the same
+        known = self._shapes.get(x_shape)  # asked for at every step, and mostly the same
+        if known is None or known[0] != self.layers:
             outputs: dict[int, tuple[int, ...]] = {INPUT: x_shape}
             inputs = []
             for i, layer in enumerate(self.layers):
                 inputs.append(outputs[self.sources[i]])
                 outputs[i] = layer.output_shape(inputs[-1])
-            self._shapes[x_shape] = [*inputs, outputs[len(self.layers) - 1]]
-        return list(self._shapes[x_shape])
+            known = list(self.layers), [*inputs, outputs[len(self.layers) - 1]]
+            self._shapes[x_shape] = known
+        return list(known[1])
 
     def noise_shapes(self, x_shape: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
         """Shape of u for each layer that takes noise, by position, for a batch of that shape."""
@@ -379,8 +383,22 @@ class Network:
             See `penalties`.
         dense : bool, optional
             Compute everything, what this minibatch's closed gates multiply by 0 too; see
-            `l0ref.conditional`. The numbers are the same to rounding.
+            `l0ref.conditional`. The numbers are the same to rounding; but what is left out is not
+            looked at, and a NaN there is not met.
         """
+        with self.backend.exclusive():
+            return self._evaluate(x, labels, noise, lam, l2, n_train, dense)
+
+    def _evaluate(
+        self,
+        x: Array,
+        labels: ArrayLike,
+        noise: Mapping[int, Array | Uniforms],
+        lam: Sequence[float],
+        l2: float,
+        n_train: int,
+        dense: bool,
+    ) -> Evaluation:
         lams = self._check_penalties(lam, l2, n_train)
         self._check_noise(x, noise)
         drawn = Pass(self, x, noise, dense=dense)

@@ -98,7 +98,8 @@ class Settings:
         Who computes: the fast twins, or the reference. The draws are the same to the bit, the rest
         to rounding.
     dense : bool
-        Compute what this minibatch's closed gates multiply by 0, too; see `l0ref.conditional`.
+        Compute what this minibatch's closed gates multiply by 0, too; see `l0ref.conditional`. A
+        NaN among the parameters is then met at once, and not when its gate is next open.
     dead_below : float
         Close a gate for good once P(z != 0) has been below this at the end of `dead_after` epochs
         in a row; 0 closes none. It saves their cost for the rest of the run, and changes the

@@ -563,3 +563,16 @@ def test_batch_norm_makes_something_of_a_closed_map() -> None:
     network = Network(layers, input_shape=(2, 3, 3))
     packed = check(network, rng.normal(size=(5, 2, 3, 3)), 6)
     assert packed.grads["4.weight"].reshape(3, 4, 3)[1].any()
+
+
+def test_a_skip_onto_a_flatten_keeps_what_it_adds() -> None:
+    rng = np.random.default_rng(16)
+    shape = (2, 2, 1, 1)
+    gates = per_output(shape, axis=0, gates_bias=True, **HYPER)
+    conv = Conv2d(rng.normal(size=shape), rng.normal(size=2), gates, np.array([0.5, CLOSED]))
+    dense = Dense(rng.normal(size=(18, 3)), rng.normal(size=3))
+    network = Network(
+        [Flatten(), conv, Flatten(), dense], input_shape=(2, 3, 3), sources={1: INPUT}, skips={2: 0}
+    )
+    packed = check(network, rng.normal(size=(5, 2, 3, 3)), 7)
+    assert packed.grads["3.weight"][9:].any()  # of the map that is closed, but added to

@@ -246,3 +246,13 @@ def test_errors_are_the_originals_and_change_nothing() -> None:
             for name, a in run.contents().items():
                 np.testing.assert_array_equal(a, before[name])
         assert messages[0] == messages[1]
+
+
+def test_a_parameter_that_cannot_be_written_is_the_originals_error() -> None:
+    for step in (by_twin, by_original):
+        optimizer, average = Adam(0.1), TemporalAverage(0.9)
+        params, grads = {"0.weight": np.ones((2, 3))}, {"0.weight": np.full((2, 3), 0.5)}
+        step(optimizer, average, params, grads, {})
+        params["0.weight"].flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            step(optimizer, average, params, grads, {})

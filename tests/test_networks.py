@@ -419,3 +419,11 @@ def test_gates_per_weight_own_one_weight_each() -> None:
     network = MLP((4, 3, 2), gates="weight")
     assert all((gates.group_size == 1).all() for _, _, gates in network.gated)
     assert per_weight((4, 3)).shape == network.gated[0][2].shape
+
+
+def test_shapes_are_those_of_the_layers_that_are_there_now() -> None:
+    rng = np.random.default_rng(0)
+    network = Network([Dense(rng.normal(size=(7, 3)), np.zeros(3))])
+    assert network.shapes((2, 7)) == [(2, 7), (2, 3)]
+    network.layers[0] = Dense(rng.normal(size=(7, 4)), np.zeros(4))
+    assert network.shapes((2, 7)) == [(2, 7), (2, 4)]

@@ -129,6 +129,20 @@ def test_a_compact_network_uses_it_where_it_pays(share: float) -> None:
     assert (fast.n_params, fast.flops) == (small.n_params, small.flops)
 
 
+def test_as_a_layer_it_makes_nan_of_what_is_not_finite_as_the_whole_weights_do() -> None:
+    weight = sparse(7, 5, "float64")
+    layer, whole = SparseDense(SparseWeights.of(weight), np.zeros(5)), Dense(weight, np.zeros(5))
+    np.testing.assert_array_equal(layer.weights.whole(), weight)
+    for odd in (np.nan, np.inf, -np.inf):
+        x = np.random.default_rng(0).normal(size=(3, 7))
+        x[1, 4] = odd
+        with np.errstate(invalid="ignore"):
+            got, expected = layer.forward(x, None)[0], whole.forward(x, None)[0]
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+        assert np.isnan(got[1]).any()
+        np.testing.assert_allclose(got[::2], expected[::2], rtol=1e-13)
+
+
 def test_it_is_for_inference() -> None:
     layer = SparseDense(SparseWeights.of(np.eye(2)), np.zeros(2))
     assert layer.output_shape((5, 2)) == (5, 2)

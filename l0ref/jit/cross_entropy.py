@@ -70,4 +70,5 @@ def softmax_cross_entropy_vjp(dloss: float, residuals: Any) -> Array:
     """Scale what is there."""
     if not isinstance(residuals, CrossEntropyResiduals):
         raise NotForKernel
-    return residuals.dlogits * residuals.dlogits.dtype.type(dloss)
+    dlogits: Array = residuals.dlogits * residuals.dlogits.dtype.type(dloss)
+    return dlogits

@@ -62,7 +62,7 @@ def step_and_average(
         arrays = (theta, grads[name], m[name], v[name], averages[name])
         check_arrays(*arrays)
         for a in arrays:
-            if a.shape != theta.shape or not a.flags.c_contiguous:
+            if a.shape != theta.shape or not a.flags.carray:  # in one piece, and writable
                 raise NotForKernel
     # From here on nothing can fail: all parameters move, or none has.
     optimizer.t += 1

@@ -32,7 +32,7 @@ def one_blas_thread() -> Iterator[None]:
     """Hold BLAS to one thread; inside another use, be it of another thread, do nothing.
 
     `threadpoolctl` lets none but the thread that took BLAS's threads give them back. Others that
-    are inside when it does have them back too early, which costs time and nothing else.
+    are inside when it does have them back too early, which costs time and may cost last bits.
     """
     if not _held.acquire(blocking=False):
         yield

@@ -35,13 +35,22 @@ class SparseWeights(NamedTuple):
         starts = np.searchsorted(outputs, np.arange(weight.shape[1] + 1))
         return cls(weight[inputs, outputs], inputs.astype(np.int32), starts, weight.shape[0])
 
+    def whole(self) -> Array:
+        """Put the zeros back: (D_in, D_out)."""
+        weight = np.zeros((self.n_inputs, len(self.starts) - 1), self.values.dtype)
+        weight[self.inputs, np.repeat(np.arange(weight.shape[1]), np.diff(self.starts))] = (
+            self.values
+        )
+        return weight
+
 
 def sparse_dense(x: Array, weights: SparseWeights, bias: Array) -> Array:
     r"""Affine map that leaves the zeros out.
 
     .. math:: y_{no} = \sum_{i:\, W_{io} \ne 0} x_{ni} W_{io} + b_o
 
-    For inference: there is no derivative here.
+    For inference: there is no derivative here. A NaN or an infinity in x reaches only the outputs
+    that read it, where 0 times it is a NaN in the whole product.
 
     Parameters
     ----------
