@@ -1016,16 +1016,23 @@ MUTANTS = (
     Mutant(
         "kernels-penalty-without-lam",
         "jit/penalties.py",
-        "out[i] = lam * (number(sizes[i]) * (smaller * larger))",
-        "out[i] = number(sizes[i]) * (smaller * larger)",
+        "out[i] = lam * (number(sizes[i]) * out[i])",
+        "out[i] = number(sizes[i]) * out[i]",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
     ),
     Mutant(
         "kernels-penalty-without-group-size",
         "jit/penalties.py",
-        "out[i] = lam * (number(sizes[i]) * (smaller * larger))",
-        "out[i] = lam * (smaller * larger)",
+        "out[i] = lam * (number(sizes[i]) * out[i])",
+        "out[i] = lam * out[i]",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
+    ),
+    Mutant(
+        "kernels-penalty-without-the-one-size-of-all",
+        "jit/penalties.py",
+        "out[i] = lam * (number(common) * out[i])",
+        "out[i] = lam * out[i]",
+        "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
     Mutant(
         "kernels-gate-gradient-of-the-first-example",

@@ -486,3 +486,21 @@ def test_the_kernels_run_as_plain_python() -> None:
         check=False,
     )
     assert ran.stdout.strip() == "same", ran.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (4099,)])
+def test_one_size_of_all_gates_is_as_many_equal_ones(dtype: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(8)
+    log_alpha, dz, slope = (rng.normal(size=shape).astype(dtype) for _ in range(3))
+    law = {"lam": 0.03, "beta": 0.6, "gamma": -0.2, "zeta": 1.3}
+    one = np.broadcast_to(np.int64(37), shape)
+    got, count = TWINS[penalties.gate_gradient](dz, slope, log_alpha, one, **law)
+    expected, count_expected = penalties.gate_gradient(dz, slope, log_alpha, one, **law)
+    eps = np.finfo(dtype).eps
+    # A product, and a penalty of some four roundings and one exponential.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=16 * eps * np.abs(expected).max())
+    assert abs(count - count_expected) <= 16 * eps * count_expected
+    many, count_many = TWINS[penalties.gate_gradient](dz, slope, log_alpha, one.copy(), **law)
+    np.testing.assert_allclose(got, many, rtol=2 * eps, atol=eps * np.abs(expected).max())
+    assert abs(count - count_many) <= 4 * eps * count
