@@ -80,8 +80,7 @@ class Move(NamedTuple):
     def between(cls, kept: Mask, taken: Mask) -> Move | None:
         """Return the move, or None where nothing moves."""
         both = kept & taken
-        take = None if _same(both, kept) else np.flatnonzero(both[kept])
-        place = None if _same(both, taken) else np.flatnonzero(both[taken])
+        take, place = _positions(both[kept]), _positions(both[taken])
         if take is None and place is None:
             return None
         return cls(take, place, int(kept.sum()), int(taken.sum()))
@@ -95,10 +94,6 @@ class Move(NamedTuple):
         """Pull dy back."""
         dx: Array = dy if self.place is None else ops.pack(dy, None, self.place)[0]
         return dx if self.take is None else _spread(dx, self.take, self.n_kept, ops)
-
-
-def _same(a: Mask, b: Mask) -> bool:
-    return bool(np.array_equal(a, b))
 
 
 def _spread(x: Array, columns: Index, n: int, ops: Backend) -> Array:
@@ -278,6 +273,8 @@ class Pass:
         for i, layer, _ in network.gated:
             self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
         self.packing = None if dense else self._worthwhile(x.shape)
+        self._moves = self.packing.moves if self.packing else {}
+        self._skip_moves = self.packing.skip_moves if self.packing else {}
         self._blocks = blocks(network) if self._ops.fuses else {}
         self.residuals: list[Any] = [None] * len(network.layers)
         self.logits = self._forward(x, noise)
@@ -293,12 +290,7 @@ class Pass:
 
     # --- forward ---
 
-    def _moved(self, x: Array, i: int) -> Array:
-        move = self.packing.moves[i] if self.packing else None
-        return x if move is None else move.forward(x, self._ops)
-
-    def _skipped(self, x: Array, i: int) -> Array:
-        move = self.packing.skip_moves[i] if self.packing else None
+    def _moved(self, x: Array, move: Move | None) -> Array:
         return x if move is None else move.forward(x, self._ops)
 
     def _forward(self, x: Array, noise: Mapping[int, Any]) -> Array:
@@ -308,7 +300,7 @@ class Pass:
         i = 0
         while i < len(network.layers):
             layer, source = network.layers[i], network.sources[i]
-            x = self._moved(values[source], i)
+            x = self._moved(values[source], self._moves.get(i))
             if i in self._blocks:
                 y = self._forward_block(i, x)
                 i = self._blocks[i]
@@ -324,11 +316,12 @@ class Pass:
                     u = np.asarray(u)[:, self.packing.taken[i]]
                 y, self.residuals[i] = layer.forward(x, u, training=True)
             if i in network.skips:
-                y, _ = ops.add(y, self._skipped(values[network.skips[i]], i))
+                other = self._moved(values[network.skips[i]], self._skip_moves.get(i))
+                y, _ = ops.add(y, other)
             if i in needed_later:
                 values[i] = y
             i += 1
-        return self._moved(y, i)
+        return self._moved(y, self._moves.get(i))
 
     def _index(self, i: int, layer: Weighted) -> tuple[Index | None, Index | None]:
         """Positions along the weights' first and second axis that the pass has."""
@@ -337,15 +330,15 @@ class Pass:
         first, second = masks if layer.output_axis == 0 else masks[::-1]
         return _positions(first), _positions(second)
 
-    def _packed(self, i: int, layer: Weighted) -> tuple[Weighted, Mask]:
-        """Return the layer with its packed weights, and which outputs it gives."""
+    def _packed(self, i: int, layer: Weighted) -> Weighted:
+        """Return the layer with its packed weights."""
         assert self.packing is not None
         small, outputs = copy.copy(layer), self.packing.kept[i]
         small.params = {"weight": self._ops.pack(layer.params["weight"], *self._index(i, layer))[0]}
         if "bias" in layer.params:
             bias = layer.params["bias"]
             small.params["bias"] = bias if outputs.all() else bias[outputs]
-        return small, outputs
+        return small
 
     def _packed_gates(self, i: int, layer: Weighted, z: Array) -> tuple[Array, str, bool]:
         """Return the gates as the op on packed weights takes them."""
@@ -362,7 +355,7 @@ class Pass:
     def _apply_packed(
         self, i: int, layer: Weighted, x: Array, z: Array | None
     ) -> tuple[Array, Any]:
-        small, _ = self._packed(i, layer)
+        small = self._packed(i, layer)
         if z is None:
             return small.apply_op(x, None, "weights", True)
         return small.apply_op(x, *self._packed_gates(i, layer, z))
@@ -373,7 +366,7 @@ class Pass:
         assert isinstance(conv, Conv2d)
         assert isinstance(pool, MaxPool2d)
         z = self.gates.get(i)
-        small: Weighted = self._packed(i, conv)[0] if self.packing else conv
+        small: Weighted = self._packed(i, conv) if self.packing else conv
         gates, gates_bias = z, True
         if z is not None and conv.gates is not None:
             gates_bias = conv.gates.gates_bias and "bias" in conv.params
@@ -401,8 +394,6 @@ class Pass:
         dgates: dict[int, Array] = {}
         wanted = _with_parameters_before(network)
         ends = {last: first for first, last in self._blocks.items()}
-        moves = self.packing.moves if self.packing else {}
-        skip_moves = self.packing.skip_moves if self.packing else {}
         cotangents: dict[int, Array] = {}
 
         def arrive(source: int, move: Move | None, dy: Array) -> None:
@@ -412,14 +403,14 @@ class Pass:
             cotangents[source] = cotangents[source] + dy if source in cotangents else dy
 
         i = len(network.layers) - 1
-        arrive(i, moves.get(i + 1), dlogits)
+        arrive(i, self._moves.get(i + 1), dlogits)
         while i >= 0:
             if i not in cotangents:
                 i -= 1
                 continue
             dy = cotangents.pop(i)
             if i in network.skips:
-                arrive(network.skips[i], skip_moves.get(i), dy)
+                arrive(network.skips[i], self._skip_moves.get(i), dy)
             i = ends.get(i, i)
             layer, source, r = network.layers[i], network.sources[i], self.residuals[i]
             if isinstance(layer, Weighted):
@@ -429,7 +420,7 @@ class Pass:
             else:
                 dx, own = layer.backward(dy, r, need_dx=source in wanted)
             if dx is not None:
-                arrive(source, moves.get(i), dx)
+                arrive(source, self._moves.get(i), dx)
             grads |= {f"{i}.{name}": g for name, g in own.items()}
             i -= 1
         return grads, dgates
@@ -437,30 +428,31 @@ class Pass:
     def _pull(
         self, i: int, layer: Weighted, dy: Array, residuals: Any, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
-        if self.packing is None or not _packs(layer):
-            if i not in self._blocks:
-                return layer.pull(dy, residuals, need_dx=need_dx)
-            dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
-            own = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
-            return dx, own, dz
+        packed = self.packing is not None and _packs(layer)
         if i in self._blocks:
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
-        else:
+        elif packed:
             dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx)
-        shape, kept = layer.params["weight"].shape, self.packing.kept[i]
-        whole = PackResiduals(shape, *self._index(i, layer))
-        own = {"weight": self._ops.pack_vjp(dweight, whole)}
-        if dbias is not None:
-            own["bias"] = _among(dbias, kept)
-        if dz is None:
-            return dx, own, None
+        else:
+            return layer.pull(dy, residuals, need_dx=need_dx)
+        if self.packing is not None and packed:
+            whole = PackResiduals(layer.params["weight"].shape, *self._index(i, layer))
+            dweight = self._ops.pack_vjp(dweight, whole)
+            dbias = None if dbias is None else _among(dbias, self.packing.kept[i])
+            dz = None if dz is None else self._whole_gates(i, layer, dz, whole)
+        own = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
+        return dx, own, dz
+
+    def _whole_gates(self, i: int, layer: Weighted, dz: Array, whole: PackResiduals) -> Array:
+        """Return dz of all gates from that of `_packed_gates`."""
         gates = layer.gates
         assert gates is not None
+        assert self.packing is not None
         if layer.spread or gates.axis is None:
             dz = self._ops.pack_vjp(dz, whole)
-            return dx, own, gates.contract(dz) if layer.spread else dz
+            return gates.contract(dz) if layer.spread else dz
         outputs = gates.axis == layer.output_axis
-        return dx, own, _among(dz, kept if outputs else self.packing.taken[i])
+        return _among(dz, (self.packing.kept if outputs else self.packing.taken)[i])
 
 
 def _positions(mask: Mask) -> Index | None:

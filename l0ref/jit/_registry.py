@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -59,3 +60,8 @@ def check_arrays(*arrays: Any) -> None:
                 raise NotForKernel
         elif a.dtype is not dtype and a.dtype != dtype:
             raise NotForKernel
+
+
+def packed(a: NDArray[Any]) -> NDArray[Any]:
+    """Return a, or a copy, so that kernels need no other compilation for it."""
+    return a if a.flags.carray else np.array(a, order="C")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import conv as original
 from ._compile import REASSOCIATE, inline, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 Geometry = tuple[int, ...]
@@ -26,12 +26,6 @@ WINDOWS = 2**19
 
 PARTIALS = 2**24
 """Bytes that the parts of the weights' gradient may take together, at most."""
-
-
-def packed(a: Array) -> Array:
-    """Return a, or a copy, so that kernels need no other compilation for it."""
-    flags = a.flags
-    return a if flags.c_contiguous and flags.writeable and flags.aligned else np.array(a, order="C")
 
 
 def by_map(a: Array) -> Array:

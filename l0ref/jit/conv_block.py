@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import conv, pool
 from ._compile import REASSOCIATE, inline, parallel, prange
-from ._registry import TWINS, NotForKernel, check_arrays, twin
+from ._registry import TWINS, NotForKernel, check_arrays, packed, twin
 from .conv import (
     PARTIALS,
     by_map,
     count_parts,
     gate_rows,
     new_maps,
-    packed,
     strips_size,
     windows_to_columns,
 )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import ops
 from ..ops.cross_entropy import check_labels
 from ._compile import kernel
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 
@@ -57,9 +57,7 @@ def softmax_cross_entropy(
     check_arrays(logits)
     targets = check_labels(logits, labels)
     dlogits = np.empty(logits.shape, logits.dtype)
-    loss = _loss_and_derivative(
-        np.ascontiguousarray(logits), np.ascontiguousarray(targets), dlogits
-    )
+    loss = _loss_and_derivative(packed(logits), packed(targets), dlogits)
     if not math.isfinite(loss):  # which of the logits are NaN or infinite is the original's matter
         raise NotForKernel
     return logits.dtype.type(loss), CrossEntropyResiduals(dlogits)

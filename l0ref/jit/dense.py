@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
+from ..ops.conv import check_cotangent
 from ..ops.dense import DenseResiduals as OriginalResiduals
 from ._compile import REASSOCIATE, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 
@@ -145,9 +146,9 @@ def dense(
     ):
         raise NotForKernel
     on_inputs = z is not None and on == "inputs"
-    x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+    x, weight = packed(x), packed(weight)
     product = weight * z if z is not None and not on_inputs else weight
-    gates = np.ascontiguousarray(z).reshape(-1, x.shape[1]) if on_inputs else x[:1]
+    gates = packed(z).reshape(-1, x.shape[1]) if z is not None and on_inputs else x[:1]
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
     _affine.sized(
         _size(len(x), weight),
@@ -155,7 +156,7 @@ def dense(
         gates,
         on_inputs,
         product,
-        np.ascontiguousarray(bias),
+        packed(bias),
         _rows(len(x)),
         y,
     )
@@ -170,18 +171,17 @@ def dense_vjp(
     if not isinstance(residuals, DenseResiduals):
         raise NotForKernel
     x, weight, product, z, on = residuals
-    if dy.shape != (x.shape[0], weight.shape[1]):
-        raise ValueError(f"dy must have shape {(x.shape[0], weight.shape[1])}, got {dy.shape}")
+    check_cotangent(dy, (x.shape[0], weight.shape[1]))
     try:
         check_arrays(dy, x)
     except NotForKernel:
         return ops.dense_vjp(dy, residuals.originals, need_dx=need_dx)
-    dy = np.ascontiguousarray(dy)
+    dy = packed(dy)
     n = len(x)
     dweight, dbias = np.empty_like(weight), dy.sum(axis=0)
     dx = np.empty_like(x) if need_dx else None
     if z is None or z.ndim == 1 or on == "weights":
-        gates = dweight if z is None else np.ascontiguousarray(np.atleast_2d(z))
+        gates = dweight if z is None else packed(np.atleast_2d(z))
         dz = dweight if z is None else np.empty(gates.shape, x.dtype)
         on_inputs = z is not None and on == "inputs"
         on_weights = z is not None and on == "weights"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.conv import check_cotangent
 from ._compile import parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
-from .conv import by_map, packed
+from ._registry import NotForKernel, check_arrays, packed, twin
+from .conv import by_map
 
 Array = NDArray[Any]
 

@@ -22,7 +22,7 @@ from .. import hard_concrete
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ..noise import Uniforms
 from ._compile import inline, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 from .elementary import exp, log
 from .noise import check_uniforms, named, philox_pairs
 
@@ -143,7 +143,7 @@ def sample_and_slope(
     if not log_alpha.ndim or log_alpha.shape not in (u.shape, u.shape[1:]):
         raise NotForKernel
     law, m = _checked_law(beta, gamma, zeta, log_alpha.dtype)
-    flat = np.ascontiguousarray(log_alpha).reshape(-1)
+    flat = packed(log_alpha).reshape(-1)
     z, slope = (np.empty(u.shape, dtype=log_alpha.dtype) for _ in range(2))
     drawn = law, m, z.reshape(-1), slope.reshape(-1)
     with np.errstate(all="ignore"):  # for where the kernels are run as Python

@@ -11,8 +11,7 @@ from .. import ops
 from ..ops import norm as original
 from ..ops.conv import check_cotangent
 from ._compile import REASSOCIATE, inline, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
-from .conv import packed
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 

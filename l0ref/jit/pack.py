@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.pack import PackResiduals
 from ._compile import parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 Index = NDArray[np.intp]
@@ -56,7 +56,7 @@ def _inside(index: Index | None, n: int) -> bool:
 
 def _as_three_axes(a: Array) -> Array:
     rest = math.prod(a.shape[2:])
-    return np.ascontiguousarray(a).reshape(*a.shape[:2], rest)
+    return packed(a).reshape(*a.shape[:2], rest)
 
 
 @twin(ops.pack)

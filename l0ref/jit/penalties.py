@@ -18,7 +18,7 @@ import numpy as np
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ._compile import REASSOCIATE, inline, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 from .elementary import exp
 
 GATES = 1024
@@ -122,11 +122,11 @@ def gate_gradient(
     gradient = np.empty(shape, dtype=log_alpha.dtype)
     counts = np.empty(-(-size // GATES))
     law = np.array([lam, math.exp(-shift), math.exp(shift)], dtype=log_alpha.dtype)
-    rows = (np.ascontiguousarray(a).reshape(-1, size) for a in (dz, slope))
+    rows = (packed(a).reshape(-1, size) for a in (dz, slope))
     # One size for all gates, as they mostly have, is one number and not an array to be read.
     common = 0 if any(group_size.strides) else group_size.flat[0]
     sizes = group_size if not common else np.empty(0, np.int64)
-    gates = (np.ascontiguousarray(a).reshape(-1) for a in (log_alpha, sizes))
+    gates = (packed(a).reshape(-1) for a in (log_alpha, sizes))
     with np.errstate(all="ignore"):  # for where the kernel is run as Python
         _gate_gradient.sized(4 * dz.size, *rows, *gates, common, law, gradient.reshape(-1), counts)
     return gradient, float(counts.sum())

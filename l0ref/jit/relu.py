@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ._compile import parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
-from .conv import packed
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.sparse import SparseWeights
 from ._compile import parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 
@@ -60,6 +60,6 @@ def sparse_dense(x: Array, weights: SparseWeights, bias: Array) -> Array:
     if bias.shape != (len(weights.starts) - 1,):
         raise NotForKernel
     y = np.empty((len(x), len(bias)), x.dtype)
-    values, inputs, starts = (np.ascontiguousarray(a) for a in weights[:3])
-    _sparse_affine(np.ascontiguousarray(x), values, inputs, starts, np.ascontiguousarray(bias), y)
+    values, inputs, starts = (packed(a) for a in weights[:3])
+    _sparse_affine(packed(x), values, inputs, starts, packed(bias), y)
     return y
