@@ -42,8 +42,9 @@ def save_arrays(path: Path, arrays: dict[str, Array], *, compress: bool = False)
     for name, value in arrays.items():
         if np.asarray(value).dtype.hasobject:
             raise ValueError(f"{name} must hold numbers or text, got dtype object")
-    save = np.savez_compressed if compress else np.savez
-    write_atomically(path, lambda file: save(file, allow_pickle=False, **arrays))
+    # Untyped: no array's name is that of an argument, and NumPy 2.0 has no allow_pickle here.
+    save: Any = np.savez_compressed if compress else np.savez
+    write_atomically(path, lambda file: save(file, **arrays))
 
 
 def read_npz(path: Path) -> dict[str, Array]:
