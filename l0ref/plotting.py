@@ -409,7 +409,8 @@ def pixels_over_training(
 
 def _draw_pixels(axes: Axes, image: Array) -> ScalarMappable:
     # From the middle of the map up: the faintest open gate must differ from a closed one.
-    blues = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1.0, 256)), under=CLOSED)
+    upper_half = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1.0, 256)))
+    blues = upper_half.with_extremes(under=CLOSED)
     shown = axes.imshow(
         image, cmap=blues, vmin=np.nextafter(0.0, 1.0), vmax=1.0, interpolation="nearest"
     )
