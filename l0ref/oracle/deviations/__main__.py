@@ -1,0 +1,5 @@
+"""Print the catalogue as markdown."""
+
+from .listing import markdown
+
+print(markdown())

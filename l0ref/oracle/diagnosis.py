@@ -1,0 +1,654 @@
+r"""Which known mistake explains what an implementation returned.
+
+Every call that was made is made again, by each deviation of the catalogue
+(`l0ref.oracle.deviations`). A deviation **explains** a function if it returns what the implementation
+returned in all calls of it, right ones and wrong ones. What most failing functions share as an
+explanation is named once, for all of them; what is left is looked at again. Two mistakes at a time
+are tried where no single one explains a function.
+
+A diagnosis is **certain** if no other deviation explains the same functions; or if another one does,
+but would have shown in a function that is right, and this one would not. Deviations that explain
+equally well are all named, none of them as certain.
+
+Draws are compared by law, for the noise of an implementation is its own: each gate's distribution
+(by the distance of Kolmogorov and Smirnov), and how gates and successive draws go together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .deviations import DEVIATIONS, cost
+from .interface import FUNCTIONS
+from .plain import Plain, sigmoid
+
+if TYPE_CHECKING:
+    from .compare import Tolerance
+    from .report import Observation
+
+__all__ = ["Diagnosis", "diagnose"]
+
+N_FAILING, N_PASSING = 12, 12
+"""Calls of a function that are made again."""
+EXPENSIVE = {"train": 3, "loss_and_grads": 6, "compact": 6, "predict": 6, "conv2d_vjp": 8}
+"""Fewer of these, and only by deviations that explain something else, if there is one that does."""
+SLACK = 16
+"""A deviation may be off by so many times what the right result may be off by."""
+DIGITS = 512
+"""And by so many eps of the largest number: its tolerance was made for the right result."""
+BETTER = 0.1
+"""An explanation is closer than what is right, by this factor at least."""
+MANY = 6
+"""More explanations than this are none."""
+SECONDS = 2.0
+"""For pairs of deviations."""
+ERRORS = (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, StopIteration)
+
+
+class Diagnosis(NamedTuple):
+    """A known mistake that explains what was seen."""
+
+    deviation: str
+    """Its name in the catalogue."""
+    functions: tuple[str, ...]
+    """The failing functions that it explains."""
+    certain: bool
+    """Whether it explains them all alone."""
+    sentence: str
+    """What is said to whom made it."""
+
+
+def diagnose(observations: Iterable[Observation]) -> list[Diagnosis]:
+    """Name the known mistakes that explain what was seen.
+
+    Parameters
+    ----------
+    observations : iterable of Observation
+        Of all functions, those that are right too, for they speak against a deviation that would
+        show in them.
+
+    Returns
+    -------
+    list of Diagnosis
+        The best first: those that are certain, and of these what explains most.
+
+    Examples
+    --------
+    >>> from l0ref.oracle.compare import Tolerance
+    >>> from l0ref.oracle.report import Observation
+    >>> gate = dict(beta=2 / 3, gamma=-0.1, zeta=1.1)
+    >>> log_alpha = np.array([-1.0, 0.5, 1.5])
+    >>> right = Plain().test_time(log_alpha, **gate)
+    >>> got = np.clip(1.2 / (1 + np.exp(-log_alpha / gate["beta"])) - 0.1, 0, 1)
+    >>> seen = Observation(
+    ...     "test_time", {"log_alpha": log_alpha, **gate}, got, right, Tolerance(1e-15, 0, ""),
+    ...     False, "random")
+    >>> found = diagnose([seen])
+    >>> [(one.deviation, one.certain) for one in found]
+    [('test-gate-median', True)]
+    >>> print(found[0].sentence)
+    your test gate is sigmoid(log_alpha/beta), stretched and clipped: the median gate, not Eq. 13, \
+which has no beta (off by up to 0.108: `test_time`, log_alpha from -6 to 6 at the defaults)
+    """
+    cases = _Cases(observations)
+    with np.errstate(all="ignore"):
+        return _Search(cases).run()
+
+
+# --- what was seen ---
+
+
+@dataclass
+class _Case:
+    """One call: what went in, what came, what is right."""
+
+    function: str
+    args: dict[str, Any]
+    got: list[Any]
+    """Arrays, one after the other, however they were nested."""
+    right: list[Any] | None
+    allowed: list[Any]
+    ok: bool
+    eps: float
+    off: float = 0.0
+    """How far from right, in units of what is allowed."""
+
+    def explained_by(self, target: Plain) -> bool:
+        """Whether the target returns what came."""
+        try:
+            result = getattr(target, self.function)(**self.args)
+            values = _leaves(self.function, result, self.args)
+        except ERRORS:
+            return False
+        if values is None or not _same_shapes(values, self.got):
+            return False
+        worst = 0.0
+        for value, got, allowed in zip(values, self.got, self.allowed, strict=True):
+            off = _distance(value, got)
+            size = np.where(np.isfinite(value), np.abs(value), 0.0)
+            size = size + np.max(size, initial=0.0)
+            limit = SLACK * (allowed + self.eps) + DIGITS * self.eps * size
+            if np.any(off > limit):
+                return False
+            worst = max(worst, _ratio(off, allowed, got, self.eps))
+        if self.ok:
+            return True
+        if self.function in target.LOSES_DIGITS:
+            return self._has_lost_digits()
+        # what is wrong must come closer to it than what is right
+        return worst < BETTER * self.off
+
+    def _has_lost_digits(self) -> bool:
+        """Whether all numbers are differences of 1 and a number below it, which float exactly."""
+        steps = np.concatenate([np.ravel(values) for values in self.got]) / (self.eps / 2)
+        steps = steps[np.isfinite(steps)]
+        return steps.size > 0 and bool(np.all(steps == np.round(steps)))
+
+
+def _distance(a: Any, b: Any) -> Any:
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    off = np.where(same, 0.0, np.abs(a - b))
+    return np.where(np.isnan(off), np.inf, off)
+
+
+def _ratio(off: Any, allowed: Any, got: Any, eps: float) -> float:
+    size = np.where(np.isfinite(got), np.abs(got), 0.0)
+    floor = allowed + eps * (size + np.max(size, initial=0.0)) + 1e-300
+    return float(np.max(off / floor, initial=0.0))
+
+
+def _same_shapes(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(x.shape == y.shape for x, y in zip(a, b, strict=True))
+
+
+def _leaves(function: str, result: Any, args: dict[str, Any]) -> list[Any] | None:
+    """Return the arrays of a result in a row; None if it is not made of numbers."""
+    if function == "compact":
+        if not isinstance(result, dict) or "layers" not in result:
+            return None
+        x = np.random.default_rng(0).normal(size=(9, *args["network"]["input_shape"]))
+        return [np.asarray(Plain().predict(_doubled(result), x), np.float64)]
+    found: list[Any] = []
+    if not _collect(result, found):
+        return None
+    if function in ("pdf", "logpdf") and found[0].shape == np.shape(args["x"]):
+        # outside and at the atoms there are conventions, and no mistakes
+        return [found[0][(args["x"] > 0) & (args["x"] < 1)]]
+    return found
+
+
+def _collect(value: Any, found: list[Any]) -> bool:
+    if isinstance(value, dict):
+        return all(_collect(value[key], found) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return all(_collect(part, found) for part in value)
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        return False
+    found.append(array.astype(np.float64))
+    return True
+
+
+def _doubled(value: Any) -> Any:
+    """Return the same data with every floating array in float64."""
+    if isinstance(value, dict):
+        return {key: _doubled(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_doubled(part) for part in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value.astype(np.float64)
+    return value
+
+
+def _is_single(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_is_single(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(_is_single(part) for part in value)
+    return isinstance(value, np.ndarray) and value.dtype == np.float32
+
+
+def _allowed(expected: Any, tolerance: Tolerance, within: Any, found: list[Any]) -> None:
+    """Collect what is allowed beside each array of `expected`, in the order of `_collect`."""
+    if isinstance(expected, dict):
+        for key in sorted(expected):
+            _allowed(expected[key], tolerance, _part(within, key), found)
+    elif isinstance(expected, list | tuple):
+        for i, part in enumerate(expected):
+            _allowed(part, tolerance, _part(within, i), found)
+    else:
+        right = np.abs(np.asarray(expected, np.float64))
+        room = np.asarray(within, np.float64) + tolerance.rel * np.where(
+            np.isfinite(right), right, 0.0
+        )
+        found.append(np.broadcast_to(room, right.shape))
+
+
+def _part(within: Any, key: Any) -> Any:
+    return within[key] if isinstance(within, dict | list | tuple) else within
+
+
+class _Cases:
+    """The calls that are made again, by function; draws on their own."""
+
+    def __init__(self, observations: Iterable[Observation]) -> None:
+        by_function: dict[str, list[_Case]] = {}
+        self.draws: list[Observation] = []
+        self.pulled: list[Observation] = []
+        for seen in observations:
+            if seen.got is None or seen.function not in FUNCTIONS:
+                continue
+            if seen.function in ("draw", "draw_vjp"):
+                if not seen.ok:
+                    (self.draws if seen.function == "draw" else self.pulled).append(seen)
+                continue
+            case = _case(seen)
+            if case is not None:
+                by_function.setdefault(seen.function, []).append(case)
+        self.failing: dict[str, list[_Case]] = {}
+        self.passing: dict[str, list[_Case]] = {}
+        for function in FUNCTIONS:
+            many = by_function.get(function, [])
+            precise = [case for case in many if case.eps < 1e-10]
+            if any(not case.ok for case in precise):
+                many = precise  # rounding tells no mistakes apart
+            wrong = sorted((c for c in many if not c.ok), key=lambda case: -case.off)
+            right = [case for case in many if case.ok]
+            if wrong:
+                self.failing[function] = _some(wrong, EXPENSIVE.get(function, N_FAILING))
+            if right:
+                self.passing[function] = _some(right, EXPENSIVE.get(function, N_PASSING))
+
+
+def _some(cases: list[_Case], n: int) -> list[_Case]:
+    """Return n of them, from everywhere."""
+    if len(cases) <= n:
+        return cases
+    return [cases[i * len(cases) // n] for i in range(n)]
+
+
+def _case(seen: Observation) -> _Case | None:
+    eps = float(np.finfo(np.float32 if _is_single(seen.args) else np.float64).eps)
+    args = _doubled(seen.args)
+    try:
+        got = _leaves(seen.function, _doubled(seen.got), args)
+    except ERRORS:
+        return None
+    if not got or seen.expected is None or seen.tolerance is None:
+        return None
+    right: list[Any] | None
+    allowed: list[Any] = []
+    if seen.function == "compact":
+        right = _leaves("predict", Plain().predict(**_probe(args)), args)
+        allowed = [np.full(got[0].shape, DIGITS * eps)]
+    else:
+        right = _leaves(seen.function, seen.expected, args)
+        if right is None:
+            return None
+        _allowed(seen.expected, seen.tolerance, seen.tolerance.abs, allowed)
+        if seen.function in ("pdf", "logpdf"):
+            allowed = _leaves(seen.function, allowed[0], args) or []
+    if right is None or not _same_shapes(right, got):
+        # another shape: anything that has the same is closer
+        zero = [np.zeros(value.shape) for value in got]
+        return None if seen.ok else _Case(seen.function, args, got, None, zero, False, eps, np.inf)
+    off = max(
+        _ratio(_distance(a, b), room, b, eps)
+        for a, b, room in zip(right, got, allowed, strict=True)
+    )
+    if seen.ok and off > 2 * SLACK + 2:
+        return None  # right by another convention, of which nothing can be read off
+    return _Case(seen.function, args, got, right, allowed, seen.ok, eps, off)
+
+
+def _probe(args: dict[str, Any]) -> dict[str, Any]:
+    x = np.random.default_rng(0).normal(size=(9, *args["network"]["input_shape"]))
+    return {"network": args["network"], "x": x}
+
+
+# --- the search ---
+
+
+@lru_cache(maxsize=None)
+def _instance(names: tuple[str, ...]) -> Plain | None:
+    """Return `Plain` with one mistake, or several at once; None if they do not go together."""
+    classes = [DEVIATIONS[name].implementation for name in names]
+    if len(classes) == 1:
+        return classes[0]()
+    for a, b in itertools.combinations(classes, 2):
+        if _overrides(a) & _overrides(b):
+            return None
+    try:
+        return type("Together", tuple(classes), {})()  # type: ignore[no-any-return]
+    except TypeError:
+        return None
+
+
+@lru_cache(maxsize=None)
+def _overrides(kind: type[Plain]) -> frozenset[str]:
+    classes = itertools.takewhile(lambda one: one is not Plain, kind.__mro__)
+    return frozenset(name for one in classes for name in vars(one) if not name.startswith("__"))
+
+
+@dataclass
+class _Search:
+    cases: _Cases
+    explained: dict[str, set[str]] = field(default_factory=dict)
+    """By failing function, the deviations that explain all calls of it."""
+    partly: dict[str, set[str]] = field(default_factory=dict)
+    """Those that explain what is wrong in it, but not what is right."""
+
+    def run(self) -> list[Diagnosis]:
+        plain = Plain()
+        for function, cases in list(self.cases.failing.items()):
+            # what is no mistake of a formula explains nothing
+            wrong = [case for case in cases if not case.explained_by(plain)]
+            if wrong:
+                self.cases.failing[function] = wrong
+            else:
+                del self.cases.failing[function]
+        for function in sorted(self.cases.failing, key=lambda name: name in EXPENSIVE):
+            self._explain(function)
+        if self.cases.draws:
+            self.explained["draw"] = _laws(self.cases.draws)
+        if self.cases.pulled:
+            self.explained["draw_vjp"] = _slopes(self.cases.pulled)
+        found, picked = self._cover()
+        left = [name for name in self.explained if not self.explained[name]]
+        found, left = self._together(found, picked, left)
+        for function in left:
+            found += self._in_part(function)
+        return sorted(found, key=lambda one: (not one.certain, -len(one.functions)))
+
+    def _explain(self, function: str) -> None:
+        names: Iterable[str] = DEVIATIONS
+        if function in EXPENSIVE:
+            known = set().union(*self.explained.values()) if self.explained else set()
+            self._try(function, known)
+            if self.explained[function]:
+                return
+            names = [name for name in DEVIATIONS if name not in known]
+        self._try(function, names)
+
+    def _try(self, function: str, names: Iterable[str]) -> None:
+        full = self.explained.setdefault(function, set())
+        part = self.partly.setdefault(function, set())
+        for name in names:
+            target = _instance((name,))
+            assert target is not None
+            if self._explains(target, function):
+                full.add(name)
+            elif all(case.explained_by(target) for case in self.cases.failing[function]):
+                part.add(name)
+
+    def _explains(self, target: Plain, function: str) -> bool:
+        wrong, right = self.cases.failing[function], self.cases.passing.get(function, [])
+        return all(case.explained_by(target) for case in (*wrong, *right))
+
+    def _cover(self) -> tuple[list[Diagnosis], list[str]]:
+        """Name what explains most, then what explains most of the rest, and so on."""
+        left = {name for name, known in self.explained.items() if known}
+        found: list[Diagnosis] = []
+        picked: list[str] = []
+        while left:
+            sets = {
+                name: frozenset(f for f in left if name in self.explained[f]) for name in DEVIATIONS
+            }
+            size = max(len(one) for one in sets.values())
+            first = next(one for one in sets.values() if len(one) == size)
+            rivals = [name for name, one in sets.items() if one == first]
+            against = {name: self._against(name) for name in rivals}
+            best = [name for name in rivals if against[name] == min(against.values())]
+            certain = len(best) == 1
+            functions = tuple(name for name in FUNCTIONS if name in first)
+            if len(best) <= MANY:
+                found += [_diagnosis(name, functions, certain, len(best)) for name in best]
+                picked.append(best[0])
+            left -= first
+        return found, picked
+
+    def _against(self, name: str) -> int:
+        """Return in how many functions a deviation would have shown otherwise than it did."""
+        target = _instance((name,))
+        assert target is not None
+        count = 0
+        for function, right in self.cases.passing.items():
+            if name not in self.explained.get(function, ()):
+                count += not all(case.explained_by(target) for case in right)
+        return count
+
+    # --- several at once ---
+
+    def _together(
+        self, found: list[Diagnosis], picked: list[str], left: list[str]
+    ) -> tuple[list[Diagnosis], list[str]]:
+        """Explain what is left by all mistakes that are known by now, or by two new ones."""
+        deadline = time.monotonic() + SECONDS
+        for function in list(left):
+            if function not in self.cases.failing:
+                continue
+            names = self._known_together(function, picked)
+            if not names and function not in EXPENSIVE:
+                pairs = self._pairs(function, picked, deadline)
+                pairs = pairs if len(pairs) <= MANY else []
+                for pair in pairs:
+                    known = {one.deviation for one in found}
+                    new = [name for name in pair if name not in known]
+                    found += [_diagnosis(name, (), len(pairs) == 1, len(pairs)) for name in new]
+                if len(pairs) == 1:
+                    picked += [name for name in pairs[0] if name not in picked]
+                names = tuple({name for pair in pairs for name in pair})
+            if names:
+                left.remove(function)
+                found = [_with(one, function) if one.deviation in names else one for one in found]
+        return found, left
+
+    def _known_together(self, function: str, picked: Sequence[str]) -> tuple[str, ...]:
+        for size in range(2, len(picked) + 1):
+            for names in itertools.combinations(picked, size):
+                target = _instance(names)
+                if target is not None and self._explains(target, function):
+                    return names
+        return ()
+
+    def _pairs(
+        self, function: str, picked: Sequence[str], deadline: float
+    ) -> list[tuple[str, str]]:
+        first = self.cases.failing[function][0]
+        plain = Plain()
+        right = _leaves(function, getattr(plain, function)(**first.args), first.args)
+        changing = [name for name in DEVIATIONS if _changes(name, function, first, right)]
+        changing.sort(key=lambda name: name not in picked)
+        found = []
+        for pair in itertools.combinations(changing, 2):
+            if time.monotonic() > deadline:
+                break
+            target = _instance(pair)
+            if target is not None and first.explained_by(target):
+                if self._explains(target, function):
+                    found.append(pair)
+        known = [pair for pair in found if set(pair) & set(picked)]
+        return known or found
+
+    def _in_part(self, function: str) -> list[Diagnosis]:
+        names = sorted(self.partly.get(function, ()), key=self._against)
+        return [_diagnosis(name, (function,), False, len(names)) for name in names[:2]]
+
+
+def _changes(name: str, function: str, case: _Case, right: list[Any] | None) -> bool:
+    target = _instance((name,))
+    try:
+        values = _leaves(function, getattr(target, function)(**case.args), case.args)
+    except ERRORS:
+        return False
+    if values is None or right is None or not _same_shapes(values, right):
+        return values is not None
+    return any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(values, right, strict=True))
+
+
+def _diagnosis(name: str, functions: tuple[str, ...], certain: bool, n: int) -> Diagnosis:
+    sentence = f"{DEVIATIONS[name].sentence} ({cost(name).text})"
+    if not certain:
+        sentence = f"one of {n}, perhaps: {sentence}" if n > 1 else f"perhaps: {sentence}"
+    return Diagnosis(name, functions, certain, sentence)
+
+
+def _with(one: Diagnosis, function: str) -> Diagnosis:
+    functions = {*one.functions, function}
+    return one._replace(functions=tuple(name for name in FUNCTIONS if name in functions))
+
+
+# --- draws ---
+
+LEVEL = 1e-3
+"""Of the test whether a law fits the draws."""
+GRIDS = (2**8, 2**14)
+"""Noise for the law of one gate: at first few, for most laws do not fit."""
+N_DEPENDENCE = 4000
+MIN_DRAWS = 1000
+
+
+def _laws(observations: Sequence[Observation]) -> set[str]:
+    """Return the deviations whose law fits all the draws; none if the right one does."""
+    found = list(DEVIATIONS)
+    for seen in observations:
+        z = np.asarray(seen.got)
+        log_alpha = np.asarray(seen.args["log_alpha"], np.float64)
+        if z.shape[1:] != log_alpha.shape or len(z) < MIN_DRAWS:
+            return set()
+        z = z.reshape(len(z), -1).astype(np.float64)
+        law = {name: float(seen.args[name]) for name in ("beta", "gamma", "zeta")}
+        drawn = _Drawn(np.sort(z, axis=0), _dependence(z), log_alpha.reshape(-1), law)
+        if drawn.fits(Plain()):
+            return set()
+        found = [name for name in found if _draws_otherwise(name)]
+        found = [name for name in found if drawn.fits(_instance((name,)))]
+    return set(found)
+
+
+@lru_cache(maxsize=None)
+def _draws_otherwise(name: str) -> bool:
+    """Whether a deviation changes what `Plain` draws."""
+    args = {"log_alpha": np.array([-1.0, 0.5, 2.0]), "n": 64, "seed": 1}
+    law = {"beta": 0.7, "gamma": -0.3, "zeta": 1.2}
+    target = _instance((name,))
+    assert target is not None
+    return not np.array_equal(target.draw(**args, **law), Plain().draw(**args, **law))
+
+
+class _Drawn(NamedTuple):
+    """The draws of some gates, each sorted, and how they went together."""
+
+    z: Any
+    dependence: Any
+    log_alpha: Any
+    law: dict[str, float]
+
+    def fits(self, target: Plain | None) -> bool:
+        """Whether a deviation draws from this law."""
+        assert target is not None
+        n, n_gates = self.z.shape
+        noise = np.sqrt(np.log(2 * n_gates / LEVEL) / (2 * n))
+        try:
+            for grid in GRIDS:
+                u = ((np.arange(grid) + 0.5) / grid)[:, None]
+                for gate in range(n_gates):
+                    # a grid of u has the law of any single gate
+                    one = self.log_alpha[gate : gate + 1]
+                    values = np.sort(target._draw(one, u, *self.law.values()).z[:, 0])
+                    if not _distance_of_laws(self.z[:, gate], values) <= noise + 1 / grid:
+                        return False
+            own = _dependence(target.draw(self.log_alpha, N_DEPENDENCE, 0, **self.law))
+        except ERRORS:
+            return False
+        near = 6 / np.sqrt(min(n, N_DEPENDENCE))
+        return bool(np.all(np.abs(self.dependence - own) < near))
+
+
+def _distance_of_laws(a: Any, b: Any) -> float:
+    """Return the largest distance of two distribution functions, of two sorted samples."""
+    if np.isnan(a).any() or np.isnan(b).any():
+        return np.inf
+    # a draw in float32 may lie a little beside where it was
+    places = b + 2e-7
+    rank_a = np.searchsorted(a, places, side="right") / len(a)
+    rank_b = np.searchsorted(b, places, side="right") / len(b)
+    return float(np.max(np.abs(rank_a - rank_b)))
+
+
+def _dependence(z: Any) -> Any:
+    """Return how gates go together, and each with its next draw: rank correlations."""
+    ranks = np.argsort(np.argsort(z[:N_DEPENDENCE], axis=0, kind="stable"), axis=0, kind="stable")
+    centred = ranks - ranks.mean(0)
+    if np.ptp(z[:N_DEPENDENCE], axis=0).max(initial=0.0) == 0:
+        return np.full(z.shape[1] ** 2 + z.shape[1], 2.0)  # the same draw every time
+    size = np.sqrt((centred**2).mean(0))
+    unit = centred / np.where(size > 0, size, 1)
+    between = unit.T @ unit / len(unit)
+    after = (unit[1:] * unit[:-1]).mean(0)
+    return np.concatenate([between.ravel(), after])
+
+
+def _slopes(observations: Sequence[Observation]) -> set[str]:
+    """Return the deviations that explain gradients through draws.
+
+    With the draws themselves in ``args["draws"]``, each deviation is asked which noise gave them,
+    and for the gradient at it. Without them, only factors are recognised.
+    """
+    found = set(DEVIATIONS)
+    for seen in observations:
+        if seen.expected is None:
+            return set()
+        found = {name for name in found if _pulls(name, seen)}
+    return found
+
+
+def _pulls(name: str, seen: Observation) -> bool:
+    target = _instance((name,))
+    assert target is not None and seen.tolerance is not None
+    law = [float(seen.args[key]) for key in ("beta", "gamma", "zeta")]
+    log_alpha = np.asarray(seen.args["log_alpha"], np.float64)
+    got, right = np.asarray(seen.got, np.float64), np.asarray(seen.expected, np.float64)
+    try:
+        if seen.args.get("draws") is not None:
+            z = np.asarray(seen.args["draws"], np.float64)
+            u = _noise_of(target, log_alpha, z, law)
+            dz = np.asarray(seen.args["dz"], np.float64)
+            value = target._pull(target._draw(log_alpha, u, *law), dz).sum(0)
+        else:
+            some = np.linspace(0.3, 0.7, 5)[:, None] * np.ones(log_alpha.size)
+            one = np.zeros(log_alpha.size)
+            wrong, plain = target._draw(one, some, *law), Plain()._draw(one, some, *law)
+            factors = wrong.d_log_alpha / plain.d_log_alpha
+            if not np.array_equal(wrong.z, plain.z) or np.ptp(factors) > 1e-9:
+                return False
+            if abs(factors.flat[0] - 1) < 1e-9:
+                return False
+            value = right * factors.flat[0]
+    except ERRORS:
+        return False
+    room = SLACK * np.asarray(seen.tolerance.abs) + DIGITS * 2.0**-52 * np.abs(value)
+    off, wrong_by = np.abs(value - got), np.abs(right - got)
+    return bool(np.all(off <= room) and off.max() < BETTER * wrong_by.max())
+
+
+def _noise_of(target: Plain, log_alpha: Any, z: Any, law: Sequence[float]) -> Any:
+    """Return the noise that a deviation draws these gates from, by bisection of its logit."""
+    low, high = np.full(z.shape, -60.0), np.full(z.shape, 60.0)
+    rises = np.all(
+        target._draw(log_alpha, np.full(z.shape, 0.6), *law).z
+        >= target._draw(log_alpha, np.full(z.shape, 0.4), *law).z
+    )
+    for _ in range(80):
+        middle = (low + high) / 2
+        above = target._draw(log_alpha, sigmoid(middle), *law).z >= z
+        above = above if rises else ~above
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return sigmoid((low + high) / 2)

@@ -1,0 +1,266 @@
+"""Random inputs, the target beside the reference, and the smallest input on which they differ.
+
+The reference is NumPy in float64; inputs are exact in float32 (`strategies`), and what rounding may
+do is computed for each of them (`allowed`). Hypothesis draws the inputs and shrinks one that fails,
+so that what is shown is a network of one layer and two numbers rather than three and two hundred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+
+from .allowed import CASES, as_dtype, tolerance_for
+from .calls import Calls, GivenUp, NotImplementedByTarget
+from .compare import Mismatch, Tolerance, compare, describe
+from .reference import reference
+from .report import Observation
+from .strategies import PROBES, STRATEGIES
+
+__all__ = ["Found", "check_function", "compare_compact", "smallest"]
+
+SHRINKING = 5.0
+"""Seconds that may be spent on making a failing input smaller."""
+
+
+class Found(NamedTuple):
+    """What the random inputs showed for a function in a dtype."""
+
+    n_checks: int
+    failure: Observation | None
+    """The smallest failing call."""
+    message: str
+    n_missing: int = 0
+    """Inputs for which the target said that this case is not implemented."""
+    convention: str = ""
+    """The other convention by which every result was right, if it was not ours."""
+
+
+def smallest(
+    strategy: st.SearchStrategy[Any],
+    fails: Callable[[Any], bool],
+    *,
+    max_examples: int,
+    seed: int,
+    shrinking: float = SHRINKING,
+) -> tuple[int, Any]:
+    """Draw until an input fails, and shrink that one.
+
+    Parameters
+    ----------
+    strategy : hypothesis.SearchStrategy
+    fails : callable
+        Whether an input fails. May raise `GivenUp`: no more are drawn then.
+    max_examples : int
+        How many inputs are drawn.
+    seed : int
+        Of Hypothesis: the same inputs for the same seed.
+    shrinking : float, optional
+        Seconds for it.
+
+    Returns
+    -------
+    n : int
+        How many inputs were tried before one failed, and it.
+    failing : object
+        The smallest failing input that was met, or None.
+
+    Examples
+    --------
+    >>> smallest(st.integers(0, 1000), lambda n: n > 100, max_examples=50, seed=1)[1]
+    101
+    """
+    tried, last, deadline, stopped = 0, None, 0.0, None
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=max_examples,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(strategy)
+    def search(drawn: Any) -> None:
+        nonlocal tried, last, deadline, stopped
+        if stopped is not None:
+            return
+        if last is None:
+            tried += 1
+        elif time.monotonic() > deadline:
+            return
+        try:
+            failed = fails(drawn)
+        except GivenUp as reason:
+            stopped = reason
+            return
+        if failed:
+            if last is None:
+                deadline = time.monotonic() + shrinking
+            last = (drawn,)
+            raise AssertionError
+
+    with warnings.catch_warnings():
+        # what it says about a failure that does not come again is for authors of tests
+        warnings.simplefilter("ignore", hypothesis.errors.HypothesisWarning)
+        with contextlib.suppress(AssertionError, hypothesis.errors.HypothesisException):
+            search()
+    if stopped is not None and last is None:
+        raise stopped
+    return tried, None if last is None else last[0]
+
+
+def check_function(
+    calls: Calls, function: str, dtype: str, *, max_examples: int, seed: int
+) -> Found:
+    """Compare a function of the target with the reference on random inputs.
+
+    Raises
+    ------
+    GivenUp
+        If the function runs out of time again and again.
+    """
+    failing: dict[str, Any] = {}
+    # Conventions that explain every result so far: ours, "", and others. None left: a failure.
+    alive: dict[str, Callable[[Any], Any] | None] = {"": None, **CASES[function].alternatives}
+
+    n_missing = 0
+
+    def fails(args: dict[str, Any]) -> bool:
+        nonlocal alive, n_missing
+        given = {name: value for name, value in args.items() if name != PROBES}
+        expected, tolerance = expect(function, args, dtype)
+        explained = {}
+
+        def comparison(got: Any) -> Mismatch | None:
+            if function == "compact":
+                wrong = compare_compact(got, given["network"], args[PROBES], dtype)
+            else:
+                wrong = compare(got, expected, tolerance, dtype=dtype)
+            for name, convention in alive.items():
+                if convention is None:
+                    is_right = wrong is None
+                else:
+                    right, inputs = convention(given)
+                    allowed = tolerance_for(function, inputs, right, dtype)
+                    is_right = compare(got, right, allowed, dtype=dtype) is None
+                if is_right:
+                    explained[name] = convention
+            return None if explained else wrong or Mismatch(MIXED, float("inf"))
+
+        try:
+            verdict = calls.judge(
+                function,
+                as_dtype(given, dtype),
+                expected,
+                tolerance,
+                dtype=dtype,
+                where="random",
+                comparison=comparison,
+            )
+        except NotImplementedByTarget:
+            n_missing += 1
+            return False
+        if verdict.wrong is None:
+            alive = alive if failing else explained
+            return False
+        failing["message"] = verdict.wrong.message
+        failing["seen"] = Observation(
+            function,
+            as_dtype(given, dtype),
+            verdict.answer.result,
+            expected,
+            tolerance,
+            False,
+            "random",
+        )
+        return True
+
+    n, found = smallest(STRATEGIES[function], fails, max_examples=max_examples, seed=seed)
+    if found is not None:
+        return Found(n - n_missing, failing["seen"], failing["message"], n_missing)
+    return Found(n - n_missing, None, "", n_missing, "" if "" in alive else next(iter(alive)))
+
+
+MIXED = "right by our convention here, though only by another one before"
+
+
+def expect(function: str, args: Mapping[str, Any], dtype: Any) -> tuple[Any, Tolerance]:
+    """Return what is right, in float64, and what rounding is allowed."""
+    given = {name: value for name, value in args.items() if name != PROBES}
+    if function == "compact":
+        # what the compact network must compute
+        probes = {"network": given["network"], "x": args[PROBES]}
+        logits = reference.predict(**probes)
+        return logits, tolerance_for("predict", probes, logits, dtype)
+    expected = getattr(reference, function)(**given)
+    return expected, tolerance_for(function, given, expected, dtype)
+
+
+# --- a network as a result ---
+
+
+def compare_compact(got: Any, network: Mapping[str, Any], x: Any, dtype: Any) -> Mismatch | None:
+    """Compare a compact network with the gated one: its logits on x, and its size.
+
+    Its arrays must have the dtype asked for, it must have no gates, compute what the gated network
+    does, and have no more weights and biases than the reference leaves.
+    """
+    whole: Any = network
+    logits = logits_of(got, network, x, dtype)
+    if isinstance(logits, Mismatch):
+        return logits
+    expected, tolerance = expect("compact", {"network": network, PROBES: x}, dtype)
+    mismatch = compare(logits, expected, tolerance, dtype=None)
+    if mismatch is not None:
+        return mismatch._replace(
+            message=f"its logits are not those of the gated network: {mismatch.message}"
+        )
+    left, due = count(got), count(reference.compact(whole))
+    if left > due:
+        return Mismatch(f"{left} weights and biases are left, {due} are enough", float("inf"))
+    return None
+
+
+def logits_of(got: Any, network: Mapping[str, Any], x: Any, dtype: Any) -> Any:
+    """Return the logits of a compact network that came, or what is wrong with it as a network."""
+
+    def wrong(message: str) -> Mismatch:
+        return Mismatch(message, float("inf"))
+
+    if not isinstance(got, Mapping) or not isinstance(got.get("layers"), list | tuple):
+        return wrong(f"{describe(got)} came, a network with 'input_shape' and 'layers' is due")
+    for position, layer in enumerate(got["layers"]):
+        if not isinstance(layer, Mapping) or "kind" not in layer:
+            return wrong(f"layer {position} is {describe(layer)}, a dict with its 'kind' is due")
+        if layer.get("on") is not None:
+            return wrong(f"layer {position} still has gates on its {layer['on']}")
+        for name in ("weight", "bias"):
+            array = layer.get(name)
+            if array is not None and (
+                not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype)
+            ):
+                return wrong(f"{name} of layer {position} is {describe(array)}, {dtype} is due")
+    wide: Any = as_dtype(dict(got), np.float64)
+    wide |= {name: network[name] for name in ("beta", "gamma", "zeta")}
+    try:
+        return np.asarray(reference.predict(wide, x))
+    except Exception as error:
+        return wrong(f"it is no network: {type(error).__name__}: {error}")
+
+
+def count(network: Any) -> int:
+    """How many weights and biases there are."""
+    arrays = (layer.get(n) for layer in network["layers"] for n in ("weight", "bias"))
+    return sum(int(np.size(a)) for a in arrays if a is not None)

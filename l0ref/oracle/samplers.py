@@ -1,0 +1,560 @@
+r"""A target's own draws against the law: atoms, density, independence, seeds, and the gradient.
+
+Every test here is exact or conservative at any sample size (binomial tails, Dvoretzky-Kiefer-
+Wolfowitz, Hoeffding, Azuma); none rests on a normal approximation.
+
+The chance of a false alarm
+---------------------------
+`ALPHA` = 1e-6 for a whole check of an honest target, both dtypes together, by Bonferroni: it is
+split evenly over the 2 dtypes, in each over the 8 `FAMILIES` of tests, in each over 5 looks (the
+four `LOOKS` at the growing sample, and one at other gates, on two axes), and in each over all tests
+of that family. So the two-sided test of an atom, of which 3 gates have 6, has
+
+.. math:: 10^{-6} / (2 \cdot 8 \cdot 5 \cdot 6) = 2.1 \cdot 10^{-9},
+
+or 6.0 standard deviations. Equality (the same seed, the same draws) and the pathwise gradient
+at given draws are not statistics: they are exact, and have no chance of a false alarm.
+
+What is caught
+--------------
+The sample grows from look to look and stops at the first that shows something. At the last,
+n = 2^21 draws of each gate, a relative error of 2 % in an atom of mass p is off by
+0.02 sqrt(n p / (1-p)) standard deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so
+that it is missed with a probability of 2e-4, and the others less often. With ``quick`` the last
+look is at n = 2^17, which shows 8 %. A gate that uses another one's noise, at whatever distance in
+the stream up to half of the first 2^15 draws, is caught at the first look, and so are seeds that
+give the same stream or a shifted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, stats
+
+from ..hard_concrete import HardConcrete
+from .calls import Answer, Calls
+from .compare import Tolerance, compare
+from .report import Observation
+from .strategies import BETA, GAMMA, ZETA
+
+__all__ = ["ALPHA", "FAMILIES", "LOOKS", "Drawn", "check_draw", "check_draw_vjp", "mean_slope"]
+
+Floats = NDArray[np.float64]
+
+ALPHA = 1e-6
+FAMILIES = ("atoms", "density", "mean", "joint", "correlation", "lags", "seeds", "gradient")
+LOOKS = (2**15, 2**17, 2**19, 2**21)
+QUICK_LOOKS = LOOKS[:2]
+CHUNK = 2**17
+"""Draws in one call."""
+N_DTYPES = 2
+
+LAW = {"beta": BETA, "gamma": GAMMA, "zeta": ZETA}
+LOG_ALPHA = (-0.59375, 0.09375, 0.625)
+"""No two gates are alike, and no atom is small: see what is caught."""
+
+OTHER_LAW = {"beta": 0.5, "gamma": -0.3125, "zeta": 1.4375}
+OTHER_LOG_ALPHA = ((-3.0, -0.25, 1.5), (0.75, -1.25, 2.5))
+"""Gates on two axes, to see that each has its own place."""
+
+
+class Drawn(NamedTuple):
+    """What the draws showed."""
+
+    n_checks: int
+    failure: Observation | None
+    message: str
+    evidence: dict[str, Any]
+    n: int
+    """Draws of each gate that were looked at."""
+    spent: float
+    """Sum of the chances of a false alarm of all tests that were made."""
+
+
+class _Alarm(Exception):  # noqa: N818
+    def __init__(self, message: str, observation: Observation | None = None, **evidence: Any):
+        super().__init__(message)
+        self.observation, self.evidence = observation, evidence
+
+
+class _Budget:
+    """Gives each test its share of ALPHA, and counts."""
+
+    def __init__(self) -> None:
+        self.spent, self.n_tests = 0.0, 0
+
+    def share(self, tests: int) -> float:
+        """Return the chance of a false alarm of one of so many tests of a family, at a look."""
+        return ALPHA / N_DTYPES / len(FAMILIES) / (len(LOOKS) + 1) / tests
+
+    def spend(self, share: float, at_once: int = 1) -> None:
+        """Note a test, or one that is many at once and alarms if any of them does."""
+        self.spent += share * at_once
+        self.n_tests += 1
+
+
+# --- draw ---
+
+
+def check_draw(
+    calls: Calls, dtype: str, *, seed: int, quick: bool = False, seconds: float = 60.0
+) -> Drawn:
+    """Test the target's `draw` in a dtype; see the module's docstring.
+
+    Parameters
+    ----------
+    calls : Calls
+    dtype : {"float64", "float32"}
+    seed : int
+        The draws' seeds are this one and those after it.
+    quick : bool, optional
+        Only the first looks.
+    seconds : float, optional
+        No look is begun after so many.
+    """
+    looks = QUICK_LOOKS if quick else LOOKS
+    budget = _Budget()
+    exact = _Exact()
+    n = 0
+    try:
+        _check_seeds(calls, dtype, seed, exact)
+        _check_places(calls, dtype, seed, budget, exact)
+        gates = _Gates(np.array(LOG_ALPHA), LAW)
+        start, next_seed = time.monotonic(), seed
+        for look in looks:
+            if n and time.monotonic() - start > seconds:
+                break
+            while n < look:
+                size = min(CHUNK, look - n)
+                answer, observation = _draw(calls, dtype, gates, size, next_seed, exact)
+                gates.add(answer, observation)
+                n, next_seed = n + size, next_seed + 1
+            if look == LOOKS[0]:
+                _check_streams(calls, dtype, gates, next_seed, budget, exact)
+                next_seed += 1
+            gates.check(budget)
+    except _Alarm as alarm:
+        return Drawn(
+            exact.n + budget.n_tests,
+            alarm.observation,
+            str(alarm),
+            {"log_alpha": list(LOG_ALPHA), **LAW, "dtype": dtype, **alarm.evidence},
+            n,
+            budget.spent,
+        )
+    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent)
+
+
+class _Exact:
+    """Counts the checks that are no statistics."""
+
+    n = 0
+
+
+def _draw(
+    calls: Calls, dtype: str, gates: _Gates, n: int, seed: int, exact: _Exact
+) -> tuple[Floats, Observation]:
+    """Draw n times; what comes must be n gates in [0, 1] of this dtype."""
+    args = {"log_alpha": gates.log_alpha.astype(dtype), "n": n, "seed": seed, **gates.law}
+    answer: Answer = calls.call("draw", args)
+    exact.n += 1
+    observation = Observation(
+        "draw", args, answer.result, None, None, answer.error is None, "draws", n
+    )
+    if answer.error is not None:
+        raise _Alarm(answer.error, observation, n=n, seed=seed)
+    shape = (n, *gates.log_alpha.shape)
+    anything = Tolerance(np.inf, 0.0, "")
+    mismatch = compare(_without_nan(answer.result), np.zeros(shape), anything, dtype=dtype)
+    bad = observation._replace(ok=False)
+    if mismatch is not None:
+        raise _Alarm(mismatch.message, bad, n=n, seed=seed)
+    z = answer.result.astype(np.float64)
+    outside = ~((z >= 0) & (z <= 1))
+    if outside.any():
+        where = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise _Alarm(f"draw {where} is {z[where]}: gates lie in [0, 1]", bad, n=n, seed=seed)
+    return z, observation
+
+
+def _without_nan(value: Any) -> Any:
+    """Return an array in which NaN is something else, to look at the rest of it first."""
+    is_floating = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return np.nan_to_num(value, posinf=2, neginf=-1) if is_floating else value
+
+
+def _check_seeds(calls: Calls, dtype: str, seed: int, exact: _Exact) -> None:
+    """One seed gives one result, another seed another one, whatever was drawn in between."""
+    gates = _Gates(np.array(LOG_ALPHA), LAW)
+    first, _ = _draw(calls, dtype, gates, 64, seed, exact)
+    other, observation = _draw(calls, dtype, gates, 64, seed + 1, exact)
+    again, repeated = _draw(calls, dtype, gates, 64, seed, exact)
+    exact.n += 2
+    if not np.array_equal(first, again):
+        raise _Alarm(
+            f"seed {seed} gave other draws when it was used again: the seed does not cover the "
+            "gates' noise",
+            repeated._replace(ok=False),
+            seed=seed,
+            first=first[:3],
+            again=again[:3],
+        )
+    if np.array_equal(first, other):
+        raise _Alarm(
+            f"seeds {seed} and {seed + 1} gave the same 64 draws: the seed is ignored",
+            observation._replace(ok=False),
+            seed=seed,
+        )
+
+
+def _check_places(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+    """Gates on two axes and another law: each has the atoms of its own log_alpha."""
+    gates = _Gates(np.array(OTHER_LOG_ALPHA), OTHER_LAW)
+    gates.add(*_draw(calls, dtype, gates, LOOKS[0], seed, exact))
+    gates.check(budget)
+
+
+class _Gates:
+    """Gates of a law and all that was drawn of them, one row a draw."""
+
+    def __init__(self, log_alpha: Floats, law: dict[str, float]) -> None:
+        self.log_alpha, self.law = log_alpha, law
+        flat = HardConcrete(log_alpha.reshape(-1), **law)
+        self.law_of_each = flat
+        self.p_zero, self.p_one = np.asarray(flat.prob_zero()), np.asarray(flat.prob_one())
+        self.mean = np.asarray(flat.mean())
+        self.z = np.empty((0, flat.log_alpha.size))
+        self.observation: Observation | None = None
+
+    @property
+    def n(self) -> int:
+        return len(self.z)
+
+    def name(self, gate: int) -> str:
+        index = np.unravel_index(gate, self.log_alpha.shape)
+        where = ", ".join(str(int(i)) for i in index)
+        return f"gate [{where}] (log_alpha {self.log_alpha[index]:g})"
+
+    def add(self, z: Floats, observation: Observation) -> None:
+        """Take in more draws."""
+        self.z = np.concatenate([self.z, z.reshape(len(z), -1)])
+        self.observation = observation
+
+    def cdf(self, z: Floats, gate: int) -> Floats:
+        """Q of the stretched concrete, which is that of z from 0 to below 1."""
+        beta, gamma, zeta = (self.law[name] for name in ("beta", "gamma", "zeta"))
+        s = (z - gamma) / (zeta - gamma)
+        t = beta * (np.log(s) - np.log1p(-s)) - self.log_alpha.reshape(-1)[gate]
+        below: Floats = 1 / (1 + np.exp(-t))
+        return below
+
+    def scores(self, z: Floats, gate: int) -> Floats:
+        """Where each draw lies among all draws, from -1 to 1, an atom in its middle.
+
+        The mean is exactly 0 under the law, and scores of independent draws are independent.
+        """
+        middle = np.where(
+            z == 0, self.p_zero[gate] / 2, np.where(z == 1, 1 - self.p_one[gate] / 2, np.nan)
+        )
+        inside = np.isnan(middle)
+        middle[inside] = self.cdf(z[inside], gate)
+        scores: Floats = 2 * middle - 1
+        return scores
+
+    def alarm(self, message: str, **evidence: Any) -> _Alarm:
+        seen = None if self.observation is None else self.observation._replace(ok=False)
+        return _Alarm(f"{message} (n = {self.n:,})", seen, n=self.n, **evidence)
+
+    def check(self, budget: _Budget) -> None:
+        """Test all draws so far: one look."""
+        self._check_atoms(budget)
+        self._check_density(budget)
+        self._check_mean(budget)
+        self._check_joint(budget)
+        self._check_correlation(budget)
+
+    def _check_atoms(self, budget: _Budget) -> None:
+        n_gates = self.z.shape[1]
+        each = budget.share(2 * n_gates)
+        for gate in range(n_gates):
+            for value, p in ((0, self.p_zero[gate]), (1, self.p_one[gate])):
+                count = int(np.count_nonzero(self.z[:, gate] == value))
+                budget.spend(each)
+                if _binomial_p(count, self.n, p) < each:
+                    raise self.alarm(
+                        f"{self.name(gate)} is exactly {value} in {count / self.n:.5f} of the "
+                        f"draws, P(z = {value}) is {p:.5f}, {count / self.n / p - 1:+.1%}",
+                        got=count / self.n,
+                        expected=float(p),
+                    )
+
+    def _check_density(self, budget: _Budget) -> None:
+        n_gates = self.z.shape[1]
+        each = budget.share(n_gates)
+        for gate in range(n_gates):
+            z = self.z[:, gate]
+            inside = np.sort(z[(z > 0) & (z < 1)])
+            budget.spend(each)
+            m = len(inside)
+            if m == 0:
+                continue
+            low, high = self.p_zero[gate], 1 - self.p_one[gate]
+            right = (self.cdf(inside, gate) - low) / (high - low)
+            rank = np.arange(1, m + 1) / m
+            distance = np.maximum(np.abs(rank - right), np.abs(rank - 1 / m - right))
+            worst = int(np.argmax(distance))
+            # a float32 lies up to eps from the number that was drawn
+            allowed = math.sqrt(math.log(2 / each) / (2 * m)) + 1e-5
+            if distance[worst] > allowed:
+                raise self.alarm(
+                    f"{self.name(gate)}: of the draws inside (0, 1), {rank[worst]:.4f} are at or "
+                    f"below {inside[worst]:.4f}, {right[worst]:.4f} is right, {allowed:.4f} off "
+                    "is allowed",
+                    got=float(rank[worst]),
+                    expected=float(right[worst]),
+                    allowed=allowed,
+                )
+
+    def _check_mean(self, budget: _Budget) -> None:
+        n_gates = self.z.shape[1]
+        each = budget.share(n_gates)
+        allowed = math.sqrt(math.log(2 / each) / (2 * self.n))
+        for gate, mean in enumerate(self.z.mean(axis=0)):
+            budget.spend(each)
+            if abs(mean - self.mean[gate]) > allowed:
+                raise self.alarm(
+                    f"{self.name(gate)} is {mean:.4f} in the mean, E[z] is "
+                    f"{self.mean[gate]:.4f}, {allowed:.4f} off is allowed",
+                    got=float(mean),
+                    expected=float(self.mean[gate]),
+                    allowed=allowed,
+                )
+
+    def _check_joint(self, budget: _Budget) -> None:
+        """Test how often two gates are both closed, one closed and one open, and so on."""
+        n_gates = self.z.shape[1]
+        n_pairs = n_gates * (n_gates - 1) // 2
+        each = budget.share(9 * n_pairs)
+        kinds = np.where(self.z == 0, 0, np.where(self.z == 1, 2, 1))
+        masses = np.stack([self.p_zero, 1 - self.p_zero - self.p_one, self.p_one])
+        words = ("0", "inside", "1")
+        for i, j in _pairs(n_gates):
+            counts = np.bincount(3 * kinds[:, i] + kinds[:, j], minlength=9)
+            for cell, count in enumerate(counts):
+                a, b = divmod(cell, 3)
+                p = masses[a, i] * masses[b, j]
+                budget.spend(each)
+                if _binomial_p(int(count), self.n, p) < each:
+                    raise self.alarm(
+                        f"{self.name(i)} is {words[a]} while {self.name(j)} is {words[b]} in "
+                        f"{count / self.n:.5f} of the draws, {p:.5f} if they are independent: "
+                        "they share noise",
+                        got=count / self.n,
+                        expected=float(p),
+                    )
+
+    def _check_correlation(self, budget: _Budget) -> None:
+        n_gates = self.z.shape[1]
+        each = budget.share(n_gates * (n_gates - 1) // 2)
+        scores = [self.scores(self.z[:, gate], gate) for gate in range(n_gates)]
+        allowed = math.sqrt(2 * math.log(2 / each) / self.n)
+        for i, j in _pairs(n_gates):
+            product = float(np.mean(scores[i] * scores[j]))
+            budget.spend(each)
+            if abs(product) > allowed:
+                raise self.alarm(
+                    f"{self.name(i)} and {self.name(j)} go together: the mean product of their "
+                    f"ranks is {product:+.4f}, 0 if they are independent, {allowed:.4f} is "
+                    "allowed: they share noise",
+                    got=product,
+                    expected=0.0,
+                    allowed=allowed,
+                )
+
+
+def _pairs(n: int) -> Iterator[tuple[int, int]]:
+    return ((i, j) for i in range(n) for j in range(i + 1, n))
+
+
+def _binomial_p(count: int, n: int, p: float) -> float:
+    """Two-sided p-value, exact: twice the smaller tail."""
+    tail = min(float(stats.binom.cdf(count, n, p)), float(stats.binom.sf(count - 1, n, p)))
+    return min(1.0, 2 * tail)
+
+
+def _check_streams(
+    calls: Calls, dtype: str, gates: _Gates, seed: int, budget: _Budget, exact: _Exact
+) -> None:
+    r"""Look for noise that comes again: later in the stream, in another gate, under another seed.
+
+    For scores a and b of mean 0 in [-1, 1], each of a's independent of the rest, the sums
+    :math:`\sum_t a_t b_{t+k}` have increments of conditional mean 0, and by Azuma's inequality
+    exceed x with a probability of at most 2 exp(-x^2 / (2 (n-k))). All k up to n/2 are tried.
+    """
+    n = gates.n
+    scores = [gates.scores(gates.z[:, i], i) for i in range(gates.z.shape[1])]
+    other = _Gates(gates.log_alpha, gates.law)
+    other.add(*_draw(calls, dtype, other, n, seed, exact))
+    later = [other.scores(other.z[:, i], i) for i in range(other.z.shape[1])]
+
+    half = n // 2
+    # each gate with itself and each other one; both directions, without lag 0 (`correlation`)
+    each = budget.share(len(scores) ** 2 * half)
+    for i, a in enumerate(scores):
+        for j, b in enumerate(scores):
+            budget.spend(each, half)
+            lag, product = _largest_product(a, b, range(1, half + 1), each)
+            if lag is not None:
+                raise gates.alarm(
+                    f"{gates.name(j)} goes with {gates.name(i)} {lag} draws before: the mean "
+                    f"product of their ranks is {product:+.4f}: noise is used again",
+                    lag=lag,
+                )
+    each = budget.share(len(scores) ** 2 * 2 * half)
+    for i, a in enumerate(scores):
+        for j, b in enumerate(later):
+            for first, second, lags in ((a, b, range(half)), (b, a, range(1, half + 1))):
+                budget.spend(each, half)
+                lag, product = _largest_product(first, second, lags, each)
+                if lag is not None:
+                    raise other.alarm(
+                        f"{gates.name(i)} under one seed goes with {gates.name(j)} under another, "
+                        f"{lag} draws apart: the mean product of their ranks is {product:+.4f}: "
+                        "seeds do not give draws of their own",
+                        lag=lag,
+                    )
+
+
+def _largest_product(a: Floats, b: Floats, lags: range, each: float) -> tuple[int | None, float]:
+    """Return the lag k at which the mean of a_t b_{t+k} is too large, if there is one."""
+    n = len(a)
+    size = fft.next_fast_len(2 * n)
+    sums = fft.irfft(np.conj(fft.rfft(a, size)) * fft.rfft(b, size), size)
+    k = np.arange(lags.start, lags.stop)
+    products = sums[k] / (n - k)
+    allowed = np.sqrt(2 * math.log(2 / each) / (n - k))
+    worst = int(np.argmax(np.abs(products) / allowed))
+    if abs(products[worst]) <= allowed[worst]:
+        return None, 0.0
+    return int(k[worst]), float(products[worst])
+
+
+# --- draw_vjp ---
+
+
+def mean_slope(log_alpha: Floats, law: dict[str, float]) -> Floats:
+    r"""Return dE[z]/dlog_alpha = int_0^1 Q (1-Q) dx by Gauss-Legendre quadrature, 200 nodes."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    x, w = (nodes + 1) / 2, weights / 2
+    beta, gamma, zeta = (law[name] for name in ("beta", "gamma", "zeta"))
+    s = (x - gamma) / (zeta - gamma)
+    t = beta * (np.log(s) - np.log1p(-s)) - np.asarray(log_alpha)[..., None]
+    q = 1 / (1 + np.exp(-t))
+    return np.asarray((q * (1 - q)) @ w, np.float64)
+
+
+def check_draw_vjp(
+    calls: Calls, dtype: str, *, seed: int, quick: bool = False, seconds: float = 60.0
+) -> Drawn:
+    r"""Test the target's `draw_vjp` in a dtype.
+
+    Where the target has `draw` too, the gradient is known exactly at each draw: inside (0, 1)
+    s = (z - gamma) / (zeta - gamma), dz/dlog_alpha = (zeta - gamma) s (1-s) / beta, and 0 at the
+    atoms. Besides, its mean is compared with dE[z]/dlog_alpha: each term lies between 0 and
+    dz (zeta - gamma) / (4 beta), and Hoeffding's inequality says how far the sum may be off.
+    """
+    budget, exact = _Budget(), _Exact()
+    n = 0
+    args: dict[str, Any] = {}
+    try:
+        if calls.has("draw"):
+            for gates in (
+                _Gates(np.array(LOG_ALPHA), LAW),
+                _Gates(np.array(OTHER_LOG_ALPHA), OTHER_LAW),
+            ):
+                _check_pathwise(calls, dtype, gates, seed, exact)
+        n = 2**15 if quick else CHUNK
+        generator = np.random.default_rng(seed)
+        log_alpha = np.array(LOG_ALPHA)
+        dz = generator.integers(8, 25, size=(n, log_alpha.size)) / 8  # 2 in the mean, not 1
+        args = {"log_alpha": log_alpha, "n": n, "seed": seed, "dz": dz, **LAW}
+        got, observation = _pull(calls, dtype, args, exact)
+        expected = dz.sum(axis=0) * mean_slope(log_alpha, LAW)
+        each = budget.share(log_alpha.size)
+        largest = (ZETA - GAMMA) / (4 * BETA)
+        allowed = np.sqrt(np.sum((dz * largest) ** 2, axis=0) / 2 * math.log(2 / each))
+        # n terms added up in the dtype under check
+        allowed += np.finfo(dtype).eps * math.sqrt(n) * 16 * expected
+        for gate in range(log_alpha.size):
+            budget.spend(each)
+            if not abs(got[gate] - expected[gate]) <= allowed[gate]:
+                raise _Alarm(
+                    f"gate [{gate}] (log_alpha {log_alpha[gate]:g}): the gradient of the sum over "
+                    f"{n:,} draws is {got[gate]:.6g}, its expectation is {expected[gate]:.6g}, "
+                    f"{allowed[gate]:.3g} off is allowed",
+                    observation._replace(ok=False),
+                    got=float(got[gate]),
+                    expected=float(expected[gate]),
+                    allowed=float(allowed[gate]),
+                )
+    except _Alarm as alarm:
+        evidence = {"log_alpha": list(LOG_ALPHA), **LAW, "dtype": dtype, **alarm.evidence}
+        message = str(alarm)
+        return Drawn(
+            exact.n + budget.n_tests, alarm.observation, message, evidence, n, budget.spent
+        )
+    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent)
+
+
+def _pull(
+    calls: Calls, dtype: str, args: dict[str, Any], exact: _Exact
+) -> tuple[Floats, Observation]:
+    cast = {**args, "log_alpha": args["log_alpha"].astype(dtype), "dz": args["dz"].astype(dtype)}
+    answer = calls.call("draw_vjp", cast)
+    exact.n += 1
+    observation = Observation(
+        "draw_vjp", cast, answer.result, None, None, answer.error is None, "draws", args["n"]
+    )
+    if answer.error is not None:
+        raise _Alarm(answer.error, observation)
+    shape = args["log_alpha"].shape
+    anything = Tolerance(np.inf, 0.0, "")
+    mismatch = compare(answer.result, np.zeros(shape), anything, dtype=dtype)
+    if mismatch is not None:
+        raise _Alarm(mismatch.message, observation._replace(ok=False))
+    return answer.result.astype(np.float64), observation
+
+
+def _check_pathwise(calls: Calls, dtype: str, gates: _Gates, seed: int, exact: _Exact) -> None:
+    n = 7
+    z, _ = _draw(calls, dtype, gates, n, seed, exact)
+    dz = np.random.default_rng(seed).integers(-16, 17, size=z.shape) / 8
+    args = {"log_alpha": gates.log_alpha, "n": n, "seed": seed, "dz": dz, **gates.law}
+    got, observation = _pull(calls, dtype, args, exact)
+    beta, gamma, zeta = (gates.law[name] for name in ("beta", "gamma", "zeta"))
+    s = (z - gamma) / (zeta - gamma)
+    slope = np.where((z > 0) & (z < 1), (zeta - gamma) * s * (1 - s) / beta, 0.0)
+    expected = np.sum(dz * slope, axis=0)
+    # z is rounded, and s with it: 16 eps of each term, by (zeta - gamma) / beta for the sigmoid's
+    # slope; a draw that was rounded to 0 or 1 is lost among the terms, once in 1/eps draws
+    scale = (zeta - gamma) / beta
+    allowed = 64 * np.finfo(dtype).eps * scale * (1 + np.sum(np.abs(dz), axis=0))
+    tolerance = Tolerance(allowed, 0.0, "64 eps of all terms")
+    mismatch = compare(got, expected, tolerance, dtype=None)
+    exact.n += 1
+    if mismatch is not None:
+        raise _Alarm(
+            "not the gradient through the draws that the same seed gives: " + mismatch.message,
+            observation._replace(ok=False, expected=expected, tolerance=tolerance),
+            seed=seed,
+            draws=z,
+            dz=dz,
+            got=got,
+            expected=expected,
+        )

@@ -1,0 +1,220 @@
+"""One call of a target in this process, and all that it did besides returning: see `observe`."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .protocol import layout_of, with_layout
+
+__all__ = ["Call", "Raised", "changed_paths", "copied", "observe", "snapshot", "state_changes"]
+
+
+class Call(NamedTuple):
+    """What came of a call.
+
+    Attributes
+    ----------
+    result : object
+        What the function returned.
+    stdout : str
+        What it printed.
+    changed : tuple of str
+        Which of its arguments it changed in place, such as "x" or "network.layers[0].weight".
+    state : tuple of str
+        Which global state it changed, in words.
+    warnings : tuple of str
+        Those that it gave, such as "RuntimeWarning: overflow encountered in exp".
+    """
+
+    result: Any = None
+    stdout: str = ""
+    changed: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Raised(NamedTuple):
+    """What a function raised: the exception's type, its text, and the line that raised it."""
+
+    type: str
+    message: str
+    where: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """Describe an exception."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if f.filename != __file__]
+        where = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else ""
+        names = [kind.__name__ for kind in type(error).__mro__]
+        # A subclass of NotImplementedError says the same thing as NotImplementedError itself.
+        name = "NotImplementedError" if "NotImplementedError" in names else names[0]
+        try:
+            message = str(error)
+        except Exception as another:
+            message = f"(its text raises {type(another).__name__})"
+        return cls(name, message, where)
+
+
+def observe(
+    function: Callable[..., Any], args: Mapping[str, Any]
+) -> tuple[Call, BaseException | None]:
+    """Call a function with copies of the arguments, by name, and watch what it changes.
+
+    Changes of global state, and that something is deprecated, are left out for a call that imports
+    something for the first time: libraries set themselves up then.
+
+    Returns
+    -------
+    call : Call
+        With what the function did; what it printed is for the caller to catch.
+    error : BaseException or None
+        What it raised, whatever that was.
+    """
+    given = copied(args)
+    n_modules = len(sys.modules)
+    before = snapshot()
+    result, raised, filters_changed = None, None, False
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        try:
+            result = function(**given)
+        except BaseException as error:
+            raised = error
+        filters_changed = list(warnings.filters) != filters
+    state = state_changes(before, snapshot())
+    if filters_changed:
+        state = (*state, "the filters of warnings changed")
+    if len(sys.modules) > n_modules:  # an import's doing; what is the function's, it does again
+        state = ()
+        caught = [one for one in caught if not issubclass(one.category, DeprecationWarning)]
+    texts = (f"{one.category.__name__}: {one.message}" for one in caught)
+    call = Call(
+        result=result,
+        changed=tuple(changed_paths(args, given)),
+        state=state,
+        warnings=tuple(dict.fromkeys(texts)),
+    )
+    return call, raised
+
+
+# --- arguments ---
+
+
+def copied(value: Any) -> Any:
+    """Return a copy, all the way down, with arrays laid out in memory as they were."""
+    if isinstance(value, np.ndarray):
+        copy = np.array(value, order="C", subok=False)
+        return with_layout(copy, layout_of(value))
+    if isinstance(value, Mapping):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [copied(part) for part in value]
+    if isinstance(value, tuple):
+        return tuple(copied(part) for part in value)
+    return value
+
+
+def changed_paths(before: Any, after: Any, path: str = "") -> list[str]:
+    """List where two values differ, to the bit.
+
+    Examples
+    --------
+    >>> changed_paths({"x": np.zeros(2), "u": [1]}, {"x": np.ones(2), "u": [1]})
+    ['x']
+    """
+    if before is after:
+        return []
+    if isinstance(before, np.ndarray):
+        same = (
+            isinstance(after, np.ndarray)
+            and after.shape == before.shape
+            and after.dtype == before.dtype
+            and after.tobytes() == before.tobytes()
+        )
+        return [] if same else [path]
+    if isinstance(before, Mapping):
+        if not isinstance(after, Mapping) or before.keys() != after.keys():
+            return [path or "the arguments"]
+        dot = f"{path}." if path else ""
+        return [
+            p
+            for key, part in before.items()
+            for p in changed_paths(part, after[key], f"{dot}{key}")
+        ]
+    if isinstance(before, list | tuple):
+        if not isinstance(after, list | tuple) or len(before) != len(after):
+            return [path]
+        pairs = enumerate(zip(before, after, strict=True))
+        return [p for i, (a, b) in pairs for p in changed_paths(a, b, f"{path}[{i}]")]
+    same_value = before == after or (before != before and after != after)  # NaN is as it was
+    return [] if same_value else [path]
+
+
+# --- global state ---
+
+
+def snapshot() -> dict[str, Any]:
+    """Return the global state that an honest function leaves alone, by what it is called."""
+    state = {
+        "the global state of numpy.random": _frozen(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "the global state of random": random.getstate(),
+        "numpy.geterr()": np.geterr(),
+        "numpy.get_printoptions()": np.get_printoptions(),
+        "the working directory": _working_directory(),
+        "os.environ": os.environ.copy(),
+    }
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "get_default_dtype") and hasattr(torch, "is_grad_enabled"):
+        state["torch.get_default_dtype()"] = torch.get_default_dtype()
+        state["torch.is_grad_enabled()"] = torch.is_grad_enabled()
+    jax: Any = sys.modules.get("jax")
+    if hasattr(jax, "config"):
+        state["jax.config.jax_enable_x64"] = jax.config.jax_enable_x64
+    return state
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # someone has removed it
+        return "a directory that is gone"
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(part) for key, part in value.items()}
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def state_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what is different, in words; what is new in `after` (a module just imported) is not.
+
+    Examples
+    --------
+    >>> state_changes({"the working directory": "/a"}, {"the working directory": "/b"})
+    ("the working directory changed from '/a' to '/b'",)
+    """
+    return tuple(
+        _change(name, value, after.get(name))
+        for name, value in before.items()
+        if after.get(name) != value
+    )
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if "random" in name:  # hundreds of numbers
+        return f"{name} changed"
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+        return f"{name} changed in {', '.join(map(str, keys))}"
+    return f"{name} changed from {before!r} to {after!r}"

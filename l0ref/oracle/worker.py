@@ -1,0 +1,106 @@
+"""Serve a Python target over the protocol: ``python -m l0ref.oracle.worker TARGET``.
+
+TARGET is what `l0ref.oracle.targets.load_object` takes. The protocol keeps the real standard input
+and output to itself: what the target prints goes to a file, and is handed over with the answer.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import IO, Any
+
+from . import protocol
+from .targets import TargetImportError, functions_of, load_object
+from .watch import Call, Raised, observe
+
+__all__ = ["main"]
+
+
+class _Printed:
+    """What is written to standard output from now on, by Python or by the system's call."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
+        os.set_inheritable(self._file.fileno(), False)
+        os.dup2(self._file.fileno(), 1)
+
+    def take(self) -> str:
+        """Return it, and forget it."""
+        for stream in (sys.stdout, sys.__stdout__):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except (OSError, ValueError):  # the target has closed it
+                pass
+        fd = self._file.fileno()
+        size = os.fstat(fd).st_size
+        if not size:
+            return ""
+        text = os.pread(fd, size, 0).decode("utf-8", "replace")
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)  # where descriptor 1 writes next, too
+        return text
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    name = sys.argv[1]
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    faulthandler.enable()  # so that a crash names the line on standard error
+    printed = _Printed()
+    functions: dict[str, Any] = {}
+    for line in requests:
+        request = protocol.read_message(line)
+        if request["function"] == "hello":
+            answer = _hello(name, functions)
+        else:
+            answer = _answer(functions[request["function"]], protocol.decode(request["args"]))
+        text = printed.take()
+        if text:
+            answer["stdout"] = text
+        _write(answers, {"id": request["id"], **answer})
+
+
+def _hello(name: str, functions: dict[str, Any]) -> dict[str, Any]:
+    try:
+        functions.update(functions_of(load_object(name)))
+    except TargetImportError as error:
+        return {"error": {"type": "TargetImportError", "message": str(error)}}
+    return {"result": {"name": name, "functions": list(functions), "base64": True}}
+
+
+def _answer(function: Any, args: Mapping[str, Any]) -> dict[str, Any]:
+    call, error = observe(function, args)
+    answer: dict[str, Any] = {
+        key: list(getattr(call, key))
+        for key in ("changed", "state", "warnings")
+        if getattr(call, key)
+    }
+    if error is not None:
+        return answer | {"error": Raised.of(error)._asdict()}
+    return answer | _encoded(call)
+
+
+def _encoded(call: Call) -> dict[str, Any]:
+    try:
+        return {"result": protocol.encode(call.result, binary=True)}
+    except Exception as error:  # of a class of the target's own
+        text = f"the result of type {type(call.result).__name__} cannot be sent: {error}"
+        return {"error": {"type": type(error).__name__, "message": text}}
+
+
+def _write(answers: Any, answer: Mapping[str, Any]) -> None:
+    rest = memoryview(protocol.write_message(answer))
+    while rest:
+        rest = rest[answers.write(rest) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,896 @@
+"""The checks of other implementations: what is right passes, and what is planted is found."""
+
+import itertools
+import json
+import math
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from l0ref import cli
+from l0ref.oracle import check as oracle
+from l0ref.oracle import hygiene, report, targets
+from l0ref.oracle.allowed import CASES, tolerance_for
+from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
+from l0ref.oracle.check import Checker, Status, check
+from l0ref.oracle.compare import Tolerance, compare
+from l0ref.oracle.differential import check_function, expect, smallest
+from l0ref.oracle.interface import FUNCTIONS
+from l0ref.oracle.reference import numba, reference
+from l0ref.oracle.strategies import PROBES, STRATEGIES
+from l0ref.oracle.vectors import load_all
+from tests.honest_target import Honest, only, planted, sigmoid
+
+DTYPES = ("float64", "float32")
+
+
+def calls_of(target: Any, timeout: float = 10.0) -> Calls:
+    return Calls(targets.open_target(target), timeout)
+
+
+# --- compare ---
+
+EXACTLY = Tolerance(0.0, 0.0, "exact")
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "says"),
+    [
+        ([0.5], np.array([0.5]), "a list of 1 came, an array of shape (1,) is due"),
+        (np.zeros((2, 1)), np.zeros(2), "shape (2, 1), float64 came, an array of shape (2,)"),
+        (np.zeros(2, np.float32), np.zeros(2), "float32 came, float64 is due"),
+        (np.zeros(2, complex), np.zeros(2), "complex128 came, floating numbers are due"),
+        (np.zeros(2, int), np.zeros(2), "int64 came, floating numbers are due"),
+        (np.array(["a", "b"]), np.array([1, 2]), "integers are due"),
+        (np.array([0.0, np.nan]), np.zeros(2), "at [1]: got nan, expected 0.0, never allowed"),
+        (np.array([np.inf]), np.array([-np.inf]), "got inf, expected -inf, never allowed"),
+        (np.array([1e300]), np.array([np.inf]), "never allowed"),
+        (np.zeros(1), 0.0, "a number or an array without axes is due"),
+        (True, 1.0, "True came, a number is due"),
+        (1, True, "1 came, True is right"),
+        ("0.5", 0.5, "a number is due"),
+        (1j, 0.5, "a number is due"),
+        (None, 0.5, "None came, a number is due"),
+        (0.5, None, "0.5 came, None is right"),
+        ("relu", "dense", "'relu' came, 'dense' is right"),
+        ({"a": 1.0}, {"a": 1.0, "b": 2.0}, "the dict lacks 'b'"),
+        ({"a": 1.0, "c": 1.0}, {"a": 1.0}, "has 'c', which is not due"),
+        (3.0, {"a": 1.0}, "a dict with 'a' is due"),
+        ((1.0,), (1.0, 2.0), "a tuple of 1 came, 2 in a sequence are due"),
+        (np.array(1.0), (1.0,), "a sequence of 1 is due"),
+        ({"x": [1.0, {"y": np.array([0.0, 1.0])}]}, {"x": [1.0, {"y": np.zeros(2)}]},
+         "at ['x'][1]['y'][1]: got 1.0, expected 0.0, off by 1, allowed 0"),
+        (2, 1, "got 2, expected 1"),
+        (10**30, 10**30 + 10**20, "off by 1"),
+    ],
+)  # fmt: skip
+def test_compare_says_what_is_wrong(got: Any, expected: Any, says: str) -> None:
+    mismatch = compare(got, expected, EXACTLY, dtype="float64")
+    assert mismatch is not None
+    assert says in mismatch.message
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.array(0.5), 0.5),
+        (0.5, np.array(0.5)),
+        (7, np.float64(7)),
+        (np.array([1, 2], np.int32), np.array([1, 2])),
+        (np.array([1.0, 2.0]), np.array([1, 2])),
+        (np.array([np.nan, np.inf]), np.array([np.nan, np.inf])),
+        ([np.zeros(2), 1.0], (np.zeros(2), 1.0)),
+        (np.zeros((2, 3)), [np.zeros(3), np.zeros(3)]),
+        (np.zeros((0, 3)), np.zeros((0, 3))),
+        ({"on": None, "kind": "relu", "bias": False}, {"on": None, "kind": "relu", "bias": False}),
+    ],
+)
+def test_compare_takes_what_is_right(got: Any, expected: Any) -> None:
+    assert compare(got, expected, EXACTLY, dtype="float64") is None
+
+
+def test_tolerances_follow_the_structure() -> None:
+    expected = {"a": [np.array([1.0, 2.0]), 3.0], "b": np.zeros(2)}
+    allowed = Tolerance({"a": [np.array([0.5, 0.0]), 0.25], "b": 0.125}, 0.0, "given")
+    assert compare({"a": [np.array([1.5, 2.0]), 3.25], "b": np.full(2, 0.125)}, expected, allowed,
+                   dtype=None) is None  # fmt: skip
+    mismatch = compare({"a": [np.array([1.5, 2.0]), 4.0], "b": np.full(2, 0.25)}, expected,
+                       allowed, dtype=None)  # fmt: skip
+    assert mismatch is not None
+    assert mismatch.worst == 4.0
+    assert mismatch.message.startswith("at ['a'][1]: got 4.0, expected 3.0, off by 1")
+    relative = Tolerance(0.0, 0.125, "an eighth")
+    assert compare(np.array([9.0, -9.0]), np.array([8.0, -8.0]), relative, dtype=None) is None
+    assert compare(np.array([9.5]), np.array([8.0]), relative, dtype=None) is not None
+
+
+# --- random inputs ---
+
+
+@pytest.mark.parametrize("function", STRATEGIES)
+def test_the_reference_passes_random_inputs(function: str) -> None:
+    for dtype in DTYPES:
+        found = check_function(calls_of(reference), function, dtype, max_examples=5, seed=8)
+        assert found.failure is None, found.message
+        assert found.convention == ""
+        assert found.n_checks == 5
+
+
+@pytest.mark.parametrize("function", ["sample", "sample_vjp", "expected_l0", "dense", "dense_vjp",
+                                      "conv2d", "conv2d_vjp", "adam", "loss_and_grads",
+                                      "train"])  # fmt: skip
+def test_the_kernels_pass_random_inputs(function: str) -> None:
+    for dtype in DTYPES:
+        # kernels that are compiled, on a busy machine
+        calls = calls_of(numba, timeout=300)
+        found = check_function(calls, function, dtype, max_examples=4, seed=3)
+        assert found.failure is None, found.message
+
+
+@pytest.mark.parametrize("function", [name for name in vars(Honest) if name in STRATEGIES])
+def test_an_honest_implementation_passes_random_inputs(function: str) -> None:
+    for dtype in DTYPES:
+        found = check_function(calls_of(Honest()), function, dtype, max_examples=100, seed=5)
+        assert found.failure is None, found.message
+
+
+def test_every_function_but_the_samplers_has_random_inputs() -> None:
+    assert STRATEGIES.keys() == CASES.keys() == FUNCTIONS.keys() - {"draw", "draw_vjp"}
+    for function in STRATEGIES:
+        (args,) = drawn(function, 1)
+        assert set(args) - {PROBES} == set(FUNCTIONS[function].parameters)
+
+
+def drawn(function: str, n: int, seed: int = 1) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+
+    def keep(args: dict[str, Any]) -> bool:
+        kept.append(args)
+        return False
+
+    smallest(STRATEGIES[function], keep, max_examples=n, seed=seed)
+    return kept
+
+
+def arrays_in(value: Any) -> list[np.ndarray[Any, Any]]:
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, dict):
+        return list(itertools.chain.from_iterable(map(arrays_in, value.values())))
+    if isinstance(value, list | tuple):
+        return list(itertools.chain.from_iterable(map(arrays_in, value)))
+    return [np.array(value)] if isinstance(value, float) else []
+
+
+@pytest.mark.parametrize("function", STRATEGIES)
+def test_inputs_are_exact_in_float32_and_never_square(function: str) -> None:
+    for args in drawn(function, 20):
+        for array in arrays_in(args):
+            if array.dtype.kind == "f":
+                np.testing.assert_array_equal(array, array.astype(np.float32))
+        for name in ("weight", "x", "normal"):
+            if name in args:
+                shape = args[name].shape[-2:]
+                assert len(shape) < 2 or shape[0] != shape[1], (name, args[name].shape)
+
+
+def test_derivatives_are_asked_for_clear_of_kinks() -> None:
+    for args in drawn("sample_partials", 60) + drawn("sample_vjp", 60):
+        law = [args[name] for name in ("beta", "gamma", "zeta")]
+        beta, gamma, zeta = law
+        for la, u in zip(args["log_alpha"].flat, args["u"].flat, strict=True):
+            logit = math.log(u) - math.log1p(-u) + la
+            for s in (-gamma / (zeta - gamma), (1 - gamma) / (zeta - gamma)):
+                assert abs(logit - beta * (math.log(s) - math.log1p(-s))) > 1e-3
+    regions = {
+        int(np.sign(z - 0.5)) if z in (0, 1) else 0
+        for args in drawn("sample_partials", 30)
+        for z in reference.sample(**args).flat
+    }
+    assert regions == {-1, 0, 1}
+
+
+def test_networks_are_of_all_kinds() -> None:
+    kinds, on, depths = set(), set(), set()
+    for args in drawn("loss_and_grads", 60):
+        layers = args["network"]["layers"]
+        kinds |= {layer["kind"] for layer in layers}
+        on |= {layer["on"] for layer in layers if "on" in layer}
+        depths.add(sum("weight" in layer for layer in layers))
+    assert kinds == {"dense", "conv2d", "relu", "max_pool2d", "flatten"}
+    assert on == {None, "inputs", "outputs", "weights"}
+    assert depths == {1, 2, 3}
+
+
+def half_of_the_gradient(**args: Any) -> Any:
+    out = reference.loss_and_grads(**args)
+    grads = {k: v * 0.98 if k.endswith("log_alpha") else v for k, v in out["grads"].items()}
+    return {"loss": out["loss"], "grads": grads}
+
+
+def adam_with_epsilon_inside(theta: Any, grads: Any, *, lr: float) -> Any:
+    m, v, after = np.zeros_like(theta), np.zeros_like(theta), []
+    for t, g in enumerate(grads, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        theta = theta - lr * (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t) + 1e-8)
+        after.append(theta)
+    return np.array(after, dtype=grads.dtype)
+
+
+def without_constants(network: Any) -> Any:
+    """Compact, and forget what closed units send onward."""
+    small = reference.compact(network)
+    layers = [
+        {**layer, "bias": np.zeros_like(layer["bias"])}
+        if isinstance(layer.get("bias"), np.ndarray) else layer
+        for layer in small["layers"]
+    ]  # fmt: skip
+    return {**small, "layers": layers}
+
+
+WRONG: dict[str, Any] = {
+    "test_time": lambda log_alpha, *, beta, gamma, zeta: np.clip(
+        sigmoid(log_alpha / beta) * (zeta - gamma) + gamma, 0, 1
+    ),
+    "prob_active": lambda log_alpha, *, beta, gamma, zeta: sigmoid(
+        log_alpha - np.log(-gamma / zeta).astype(log_alpha.dtype)
+    ),
+    "sf": lambda x, log_alpha, **law: reference.cdf(x, log_alpha, **law),
+    "mean": lambda log_alpha, **law: reference.test_time(log_alpha, **law),
+    "sample": lambda log_alpha, u, *, beta, **law: reference.sample(
+        log_alpha, u, beta=1.0, **law
+    ),
+    "sample_vjp": lambda log_alpha, u, dz, **law: reference.sample_vjp(
+        log_alpha, u, np.ones_like(dz), **law
+    ),
+    "group_size": lambda weight_shape, **how: reference.group_size(
+        weight_shape[::-1], **how
+    ),
+    "expected_l0": lambda log_alpha, group_size, **law: float(
+        np.mean(group_size * reference.prob_active(log_alpha, **law))
+    ),
+    "penalty": lambda n_train, **args: reference.penalty(n_train=1, **args),
+    "dense_vjp": lambda **args: tuple(
+        2 * part if i == 3 else part for i, part in enumerate(reference.dense_vjp(**args))
+    ),
+    "conv2d": lambda weight, **args: reference.conv2d(
+        weight=np.ascontiguousarray(weight[..., ::-1]), **args
+    ),
+    "conv2d_flops": lambda size, **args: reference.conv2d_flops(
+        size=(size[0] + 1, size[1] + 1), **args
+    ),
+    "expected_cost": lambda network: reference.hard_cost(network),
+    "adam": adam_with_epsilon_inside,
+    "temporal_average": lambda values, *, decay: np.stack(
+        [values[: t + 1].mean(axis=0) for t in range(len(values))]
+    ),
+    "loss_and_grads": half_of_the_gradient,
+    "train": lambda **args: reference.train(**{**args, "lr": args["lr"] * 1.001}),
+    "predict": lambda network, x: reference.predict({**network, "zeta": 2 * network["zeta"]}, x),
+    "compact": without_constants,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", WRONG)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_wrong_is_found(function: str, dtype: str) -> None:
+    calls = calls_of(only(**{function: WRONG[function]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = check_function(calls, function, dtype, max_examples=60, seed=2)
+    assert found.failure is not None
+    assert not found.failure.ok
+    assert found.failure.function == function
+    assert found.message
+    assert any(not seen.ok for seen in calls.observations[function])
+
+
+@pytest.mark.parametrize("function", ["sample", "expected_l0_grad", "dense", "loss_and_grads"])
+def test_a_factor_close_to_one_is_found(function: str) -> None:
+    """What is allowed is for rounding: in float32 a factor of 1.001 is no rounding."""
+
+    def scaled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: scaled(part) for key, part in value.items()}
+        return (value * 1.001).astype(value.dtype)
+
+    own = getattr(reference, function)
+    calls = calls_of(only(**{function: lambda **args: scaled(own(**args))}))
+    assert check_function(calls, function, "float32", max_examples=30, seed=2).failure is not None
+
+
+def test_the_smallest_failing_input_is_small() -> None:
+    found = check_function(
+        calls_of(planted(test_time=WRONG["test_time"])), "test_time", "float64",
+        max_examples=60, seed=2,
+    )  # fmt: skip
+    assert found.failure is not None
+    assert found.failure.args["log_alpha"].shape == (1,)
+    assert abs(found.failure.args["log_alpha"][0]) <= 1
+    found = check_function(
+        calls_of(only(loss_and_grads=half_of_the_gradient)), "loss_and_grads", "float64",
+        max_examples=60, seed=2,
+    )  # fmt: skip
+    assert found.failure is not None
+    assert sum("weight" in layer for layer in found.failure.args["network"]["layers"]) == 1
+
+
+def test_the_same_seed_draws_the_same_inputs() -> None:
+    def as_text(seed: int) -> str:
+        return json.dumps(report.plain(drawn("train", 5, seed)))
+
+    assert as_text(4) == as_text(4)
+    assert as_text(4) != as_text(5)
+
+
+def test_drawing_leaves_global_generators_alone() -> None:
+    before = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+    drawn("sample", 3)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
+
+
+def test_shrinking_ends_in_time() -> None:
+    start = time.monotonic()
+    _, found = smallest(
+        st.lists(st.integers(0, 10**6), min_size=30, max_size=30),
+        lambda numbers: bool(sum(numbers)) and time.sleep(0.01) is None,
+        max_examples=20,
+        seed=0,
+        shrinking=0.3,
+    )
+    assert found is not None
+    assert time.monotonic() - start < 3
+
+
+def first_average(values: Any, *, decay: float) -> Any:
+    after = [values[0]]
+    for value in values[1:]:
+        after.append(decay * after[-1] + (1 - decay) * value)
+    return np.array(after, dtype=values.dtype)
+
+
+def test_another_convention_is_told_apart() -> None:
+    calls = calls_of(planted(temporal_average=first_average))
+    found = check_function(calls, "temporal_average", "float32", max_examples=40, seed=1)
+    assert found.failure is None
+    assert found.convention == "an average that starts at the first value, and is not divided"
+
+
+def test_conventions_are_not_mixed() -> None:
+    honest, turn = Honest(), itertools.count()
+
+    def sometimes(values: Any, *, decay: float) -> Any:
+        own = first_average if next(turn) % 2 else honest.temporal_average
+        return own(values, decay=decay)
+
+    calls = calls_of(planted(temporal_average=sometimes))
+    assert check_function(calls, "temporal_average", "float64", max_examples=40, seed=1).message
+
+
+def trained_from_the_first(**args: Any) -> Any:
+    steps = [dict(step) for step in reference.train(**args)]
+    average = steps[0]["params"]
+    for step in steps:
+        mixed = {k: args["decay"] * average[k] + (1 - args["decay"]) * v
+                 for k, v in step["params"].items()}  # fmt: skip
+        average = {k: v.astype(step["params"][k].dtype) for k, v in mixed.items()}
+        step["average"] = average
+    return steps
+
+
+def test_another_convention_of_training_is_told_apart() -> None:
+    calls = calls_of(only(train=trained_from_the_first))
+    found = check_function(calls, "train", "float32", max_examples=12, seed=1)
+    assert found.failure is None, found.message
+    assert found.convention == "an average that starts at the first value, and is not divided"
+
+
+@pytest.mark.parametrize("function", ["sample", "sample_vjp", "sample_partials", "loss_and_grads",
+                                      "train"])  # fmt: skip
+def test_noise_of_the_other_sign_is_told_apart(function: str) -> None:
+    def mirrored(u: Any, **args: Any) -> Any:
+        u = [1 - one for one in u] if isinstance(u, list) else 1 - u
+        return getattr(reference, function)(u=u, **args)
+
+    calls = calls_of(only(**{function: mirrored}))
+    for dtype in DTYPES:
+        found = check_function(calls, function, dtype, max_examples=12, seed=1)
+        assert found.failure is None, found.message
+        assert found.convention.startswith("the noise enters with the other sign")
+
+
+def test_the_words_for_conventions_are_those_of_the_vectors() -> None:
+    known = {other.convention for test in load_all() for other in test.alternatives}
+    for name, case in CASES.items():
+        for words in case.alternatives:
+            assert words in known or "initial" in words or words.endswith("not divided"), name
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (lambda network: network, "still has gates on its"),
+        (lambda network: None, "None came, a network"),
+        (lambda network: {"layers": [3]}, "layer 0 is 3, a dict with its 'kind' is due"),
+        (lambda network: {**reference.compact(network), "layers": [{"kind": "gelu"}]},
+         "it is no network"),
+        (lambda network: {**network, "layers": [
+            {**layer, "on": None, "log_alpha": None} for layer in network["layers"]]},
+         "its logits are not those"),
+    ],
+)  # fmt: skip
+def test_a_compact_network_is_looked_at(result: Any, says: str) -> None:
+    found = check_function(
+        calls_of(only(compact=result)), "compact", "float64", max_examples=40, seed=1
+    )
+    assert says in found.message
+
+
+def test_a_compact_network_that_keeps_closed_units_is_found() -> None:
+    def folded(network: Any) -> Any:
+        """Multiply the test gates into the weights, and leave everything where it is."""
+        law = {name: network[name] for name in ("beta", "gamma", "zeta")}
+        layers = []
+        for layer in network["layers"]:
+            new = dict(layer)
+            if layer.get("on") is not None:
+                z = reference.test_time(layer["log_alpha"], **law)
+                axis = {"inputs": 0, "outputs": 1 if layer["kind"] == "dense" else 0}
+                if layer["on"] != "weights":
+                    shape = [1] * layer["weight"].ndim
+                    shape[axis[layer["on"]]] = -1
+                    if layer["gates_bias"]:
+                        new["bias"] = layer["bias"] * z
+                    z = z.reshape(shape)
+                new |= {"weight": layer["weight"] * z, "on": None, "log_alpha": None,
+                        "gates_bias": False}  # fmt: skip
+            layers.append(new)
+        return {**network, "layers": layers}
+
+    found = check_function(
+        calls_of(only(compact=folded)), "compact", "float64", max_examples=60, seed=1
+    )
+    assert "are enough" in found.message
+
+
+def test_moving_the_inputs_widens_what_is_allowed_at_a_kink() -> None:
+    """At a pre-activation of 0 the gradient is anyone's guess, and no false alarm is given."""
+    network = {
+        "input_shape": (1,), "beta": 0.5, "gamma": -0.125, "zeta": 1.125,
+        "layers": [
+            {"kind": "dense", "weight": np.array([[1.0, -1.0]]), "bias": np.array([-1.0, 1.0]),
+             "on": None, "log_alpha": None, "gates_bias": False},
+            {"kind": "relu"},
+            {"kind": "dense", "weight": np.array([[1.0, 2.0], [0.5, 1.0]]), "on": None,
+             "bias": np.array([0.5, 0.25]), "log_alpha": None, "gates_bias": False},
+        ],
+    }  # fmt: skip
+    args = {"network": network, "labels": np.array([1]), "u": [], "lam": 0.5, "l2": 0.25,
+            "n_train": 3}  # fmt: skip
+    at_kink, clear = {**args, "x": np.array([[1.0]])}, {**args, "x": np.array([[1.5]])}
+    for given, least, most in ((at_kink, 1e-2, math.inf), (clear, 0.0, 1e-11)):
+        expected = reference.loss_and_grads(**given)
+        allowed = tolerance_for("loss_and_grads", given, expected, "float64").abs
+        assert least <= allowed["grads"]["0.weight"].max() <= most
+
+
+# --- targets that misbehave ---
+
+
+def hang(log_alpha: Any, **law: float) -> Any:
+    while True:
+        time.sleep(0.01)
+
+
+def test_a_function_that_hangs_is_let_go() -> None:
+    asked = []
+
+    def hang_and_count(log_alpha: Any, **law: float) -> Any:
+        asked.append(1)
+        hang(log_alpha)
+
+    found = check(planted(prob_active=hang_and_count), functions=["prob_active", "test_time"],
+                  quick=True, timeout=0.05)  # fmt: skip
+    assert len(asked) == TIMEOUTS
+    by_part = {(o.phase, o.function): o for o in found.outcomes}
+    assert "did not return within 0.05 s" in by_part["vectors", "prob_active"].message
+    assert by_part["random", "prob_active"].status is Status.FAILED
+    assert "not called any more" in by_part["random", "prob_active"].message
+    assert by_part["random", "test_time"].status is Status.PASSED
+
+
+def test_calls_give_up() -> None:
+    calls = calls_of(planted(prob_active=hang), 0.02)
+    args = {"log_alpha": np.zeros(2), "beta": 0.5, "gamma": -0.1, "zeta": 1.1}
+    for _ in range(TIMEOUTS):
+        assert calls.call("prob_active", args).error is not None
+    with pytest.raises(GivenUp, match="not called any more"):
+        calls.call("prob_active", args)
+
+
+def raise_it(error: BaseException) -> Any:
+    def function(**args: Any) -> Any:
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("misbehaves", "says"),
+    [
+        (raise_it(KeyError("beta")), "KeyError: 'beta'"),
+        (raise_it(SystemExit(3)), "asked to exit"),
+        (lambda log_alpha, **law: log_alpha.tolist(), "a list of"),
+        (lambda log_alpha, **law: sigmoid(log_alpha)[..., None], "is due"),
+        (lambda log_alpha, **law: log_alpha * np.nan, "got nan"),
+        (lambda log_alpha, **law: None, "None came"),
+        (lambda log_alpha, **law: np.asarray(sigmoid(log_alpha), object), "floating numbers"),
+    ],
+)
+def test_whatever_a_function_does_the_rest_is_checked(misbehaves: Any, says: str) -> None:
+    found = check(planted(prob_active=misbehaves), functions=["prob_active", "test_time"],
+                  quick=True)  # fmt: skip
+    by_part = {(o.phase, o.function): o for o in found.outcomes}
+    for phase in ("vectors", "random"):
+        assert by_part[phase, "prob_active"].status is Status.FAILED
+        assert by_part[phase, "test_time"].status is Status.PASSED
+    assert says in by_part["random", "prob_active"].message
+    assert not found.ok
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+# --- manners ---
+
+
+def faults(function: str, own: Any) -> list[str]:
+    manners = hygiene.check_manners(calls_of(planted(**{function: own})), function, DTYPES, seed=0)
+    return [message for message, _ in manners.faults]
+
+
+def in_place(log_alpha: Any, **law: float) -> Any:
+    out = Honest().test_time(log_alpha, **law)
+    log_alpha += 1
+    return out
+
+
+def swallows_nan(log_alpha: Any, **law: float) -> Any:
+    return np.nan_to_num(Honest().test_time(log_alpha, **law))
+
+
+def prints(log_alpha: Any, **law: float) -> Any:
+    print("open gates:", 3)
+    return Honest().test_time(log_alpha, **law)
+
+
+def warns(log_alpha: Any, **law: float) -> Any:
+    warnings.warn("it is getting late", stacklevel=1)
+    return Honest().test_time(log_alpha, **law)
+
+
+def seeds_globally(log_alpha: Any, **law: float) -> Any:
+    np.random.seed(0)  # noqa: NPY002
+    return Honest().test_time(log_alpha, **law)
+
+
+def widens(log_alpha: Any, **law: float) -> Any:
+    return Honest().test_time(log_alpha.astype(np.float64), **law)
+
+
+def reads_memory(log_alpha: Any, **law: float) -> Any:
+    flat = np.frombuffer(log_alpha.tobytes(order="A"), log_alpha.dtype)
+    return Honest().test_time(flat.reshape(log_alpha.shape), **law)
+
+
+def wants_axes(log_alpha: Any, **law: float) -> Any:
+    return np.stack([Honest().test_time(row, **law) for row in log_alpha])
+
+
+def truncates(log_alpha: Any, **law: float) -> Any:
+    return np.asarray(Honest().test_time(log_alpha, **law), log_alpha.dtype)
+
+
+def overflows(log_alpha: Any, *, beta: float, gamma: float, zeta: float) -> Any:
+    return np.clip(1 / (1 + np.exp(-log_alpha)) * (zeta - gamma) + gamma, 0, 1)
+
+
+def remembers() -> Any:
+    turn = itertools.count()
+    return lambda log_alpha, **law: Honest().test_time(log_alpha, **law) + next(turn) % 2 * 0.25
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (in_place, "it changes its argument log_alpha in place"),
+        (swallows_nan, "at NaN: at [1]: got 0.0, expected nan"),
+        (prints, "it prints: 'open gates: 3"),
+        (warns, "it warns: UserWarning: it is getting late"),
+        (seeds_globally, "it changes global state: the global state of numpy.random"),
+        (widens, "float64 came, float32 is due as that went in"),
+        (reads_memory, "when arrays lie in memory in Fortran order"),
+        (wants_axes, "with arrays that have no axes"),
+        (truncates, "log_alpha of integers is neither refused nor computed with"),
+        (overflows, "it warns at extreme log_alpha: RuntimeWarning: overflow"),
+        (remembers(), "it gives another result when it is called again"),
+        (lambda log_alpha, **law: np.clip(Honest().test_time(log_alpha, **law), 0.01, 1),
+         "at extreme log_alpha"),
+    ],
+)  # fmt: skip
+def test_bad_manners_are_seen(own: Any, says: str) -> None:
+    found = faults("test_time", own)
+    assert any(message.startswith(says) for message in found), found
+
+
+@pytest.mark.parametrize("function", [name for name in vars(Honest) if not name.startswith("_")])
+def test_an_honest_implementation_has_manners(function: str) -> None:
+    own = getattr(Honest(), function)
+    assert faults(function, own) == []
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_reference_has_manners(function: str) -> None:
+    manners = hygiene.check_manners(calls_of(reference), function, DTYPES, seed=1)
+    assert manners.faults == []
+    assert manners.n_checks > 0
+
+
+def test_manners_leave_wrong_numbers_to_other_phases() -> None:
+    assert faults("test_time", WRONG["test_time"]) == []
+
+
+def test_draws_with_bad_manners_are_seen() -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        np.random.seed(seed)  # noqa: NPY002
+        u = np.random.random((n, *log_alpha.shape))  # noqa: NPY002
+        z = Honest().sample(log_alpha, np.maximum(u, 1e-12), **law)
+        return np.fmin(1, np.fmax(0, z)).astype(log_alpha.dtype)
+
+    found = faults("draw", draw)
+    assert any("global state" in message for message in found)
+    assert any("-inf, nan, inf" in message for message in found)
+
+
+# --- the whole check ---
+
+FEW = ["prob_active", "test_time", "dense_params", "temporal_average"]
+
+
+def test_an_honest_implementation_passes() -> None:
+    found = check(Honest(), functions=FEW, quick=True)
+    assert found.ok, [o.message for o in found.outcomes if o.message]
+    assert {o.status for o in found.outcomes} == {Status.PASSED}
+    assert {o.phase for o in found.outcomes} == {"vectors", "random", "manners"}
+    assert found.diagnoses == []
+
+
+def test_what_is_missing_is_not_passed() -> None:
+    found = check(only(dense_params=Honest().dense_params), functions=[*FEW, "draw"], quick=True)
+    missing = {o.function for o in found.outcomes if o.status is Status.NOT_IMPLEMENTED}
+    assert missing == {*FEW, "draw"} - {"dense_params"}
+    assert found.ok
+    nothing = check(only(dense_params=Honest().dense_params), functions=["draw"], quick=True)
+    assert not nothing.ok  # nothing was checked
+
+    def there_is_none(**args: Any) -> Any:
+        raise NotImplementedError("no gates on weights")
+
+    found = check(only(dense=there_is_none), functions=["dense"], quick=True)
+    assert {o.status for o in found.outcomes} == {Status.NOT_IMPLEMENTED}
+    assert found.outcomes[1].n_checks == 0
+
+
+def test_some_cases_may_be_missing() -> None:
+    def dense(**args: Any) -> Any:
+        if args["on"] == "weights":
+            raise NotImplementedError
+        return Honest().dense(**args)
+
+    found = check(only(dense=dense), functions=["dense"], quick=True)
+    assert {o.status for o in found.outcomes} == {Status.PASSED}
+    for outcome in found.outcomes[:2]:
+        assert outcome.n_checks > 0
+        assert "cases are not implemented" in outcome.message
+
+
+def test_an_expected_failure_is_none() -> None:
+    wrong = planted(test_time=WRONG["test_time"])
+    ids = [t.id for t in Checker(wrong).tests["test_time"]]
+    found = check(wrong, functions=["test_time"], quick=True)
+    assert [o.status for o in found.outcomes][:2] == [Status.FAILED] * 2
+    everything = ["random:test_time", "vectors:test_time"]
+    found = check(wrong, functions=["test_time"], quick=True, expected_failures=everything)
+    assert [o.status for o in found.outcomes][:2] == [Status.EXPECTED_FAILURE] * 2
+    assert found.ok
+    found = check(wrong, functions=["test_time"], quick=True,
+                  expected_failures=["random:test_time", *ids])  # fmt: skip
+    assert found.outcomes[0].status is Status.UNEXPECTED_PASS  # extremes are right by any formula
+    assert not found.ok
+    passing = found.outcomes[0].message.partition(": ")[2].split(", ")
+    found = check(wrong, functions=["test_time"], quick=True,
+                  expected_failures=["random:test_time", *set(ids) - set(passing)])  # fmt: skip
+    assert found.outcomes[0].status is Status.EXPECTED_FAILURE
+    assert found.ok
+
+
+def test_an_expected_failure_that_passes_fails() -> None:
+    found = check(Honest(), functions=["test_time"], quick=True,
+                  expected_failures=["random:test_time"])  # fmt: skip
+    assert [o.status for o in found.outcomes][1] is Status.UNEXPECTED_PASS
+    assert "take it off the list" in found.outcomes[1].message
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"functions": ["prob_activ"]}, "functions must be among.*got 'prob_activ'"),
+        ({"dtypes": ("float16",)}, "dtypes must be among float64, float32, got 'float16'"),
+        ({"dtypes": ()}, "dtypes must name one at least"),
+        ({"timeout": 0}, "timeout must be positive, got 0"),
+        ({"seed": -1}, r"seed must be in \[0, 2\*\*31\), got -1"),
+        ({"expected_failures": ["random:gelu"]}, "got 'random:gelu'"),
+        ({"expected_failures": ["test_time"]}, "phase:function.*got 'test_time'"),
+    ],
+)
+def test_bad_arguments_are_refused(options: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        check(Honest(), **options)
+
+
+def test_a_vector_that_must_be_refused() -> None:
+    tests = {t.function: t for ts in Checker(Honest()).tests.values() for t in ts
+             if t.result == "raise"}  # fmt: skip
+    if not tests:
+        pytest.skip("no vector must be refused")
+    function, test = next(iter(tests.items()))
+    checker = Checker(only(**{function: lambda **args: np.zeros(2)}))
+    outcome = checker.run("vectors", function, [test])
+    assert outcome.status is Status.FAILED
+    assert "it must raise" in outcome.message
+    checker = Checker(only(**{function: raise_it(ValueError("no"))}))
+    assert checker.run("vectors", function, [test]).status is Status.PASSED
+
+
+def test_vectors_of_compaction() -> None:
+    checker = Checker(only(compact=lambda network: network))
+    assert "still has gates" in checker.run("vectors", "compact").message
+    checker = Checker(only(compact=without_constants))
+    assert "logits" in checker.run("vectors", "compact").message
+    assert Checker(reference).run("vectors", "compact").status is Status.PASSED
+
+
+@pytest.mark.parametrize("area", ["law", "gate", "penalties", "cost", "networks"])
+def test_the_reference_passes_the_vectors(area: str) -> None:
+    checker = Checker(reference)
+    for name, function in FUNCTIONS.items():
+        if function.area == area and name in checker.tests:
+            outcome = checker.run("vectors", name)
+            assert outcome.status in (Status.PASSED, Status.ACCEPTABLE), outcome.message
+
+
+def test_observations_of_failures_are_kept_for_the_diagnosis() -> None:
+    checker = Checker(planted(test_time=WRONG["test_time"]))
+    outcomes = [checker.run("vectors", "test_time"), checker.run("random", "test_time")]
+    seen = checker.calls.observations["test_time"]
+    assert {one.where for one in seen} >= {"random", "gate/" + seen[0].where.partition("/")[2]}
+    assert any(one.ok for one in seen)
+    assert any(not one.ok and one.expected is not None for one in seen)
+    assert all(one.args.keys() == {"log_alpha", "beta", "gamma", "zeta"} for one in seen)
+    assert any("median" in d.deviation for d in checker.diagnose(outcomes))
+
+
+# --- the command ---
+
+
+def call(*arguments: str | Path) -> int:
+    before, sys.argv = sys.argv, ["l0ref", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    finally:
+        sys.argv = before
+    return int(exit_.value.code or 0)
+
+
+HONEST = "tests/honest_target.py:Honest"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\n"
+        "def test_time(log_alpha, *, beta, gamma, zeta):\n"
+        "    s = 1 / (1 + np.exp(np.minimum(-log_alpha / beta, 80)))\n"
+        "    return np.clip(s * (zeta - gamma) + gamma, 0, 1)\n"
+        "def dense_params(n_in, n_out, *, bias):\n"
+        "    return (n_in + bias) * n_out\n"
+    )
+    return path
+
+
+def test_the_command(
+    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.console, "_width", 100)
+    arguments = ("check", mine, "--quick", "--functions", "test_time", "dense_params", "draw")
+    assert call(*arguments, "--json", tmp_path / "out.json") == 1
+    printed = capsys.readouterr().out
+    assert "✗ test_time\n  vectors  gate/" in printed
+    assert "\n  random   float64: at [0]: got" in printed
+    assert "the smallest input that fails (random):\n    log_alpha = [" in printed
+    assert "What it looks like" in printed
+    assert "Not implemented: draw." in printed
+    assert "1 function right, 1 wrong, 1 not implemented and not checked" in printed
+    assert all(len(line) <= 100 for line in printed.splitlines() if "│" in line)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["ok"] is False
+    assert {o["status"] for o in found["outcomes"] if o["function"] == "draw"} == {
+        "not_implemented"
+    }
+    (random,) = (
+        o for o in found["outcomes"] if (o["phase"], o["function"]) == ("random", "test_time")
+    )
+    assert {"args", "got", "expected", "allowed"} <= random["evidence"].keys()
+    assert random["evidence"]["args"]["beta"] > 0
+
+    listed = tmp_path / "expected.txt"
+    listed.write_text("# Eq. 13 is on its way\nrandom:test_time  # see above\nvectors:test_time\n")
+    assert call(*arguments, "--expect-fail", listed) == 0
+    assert "1 wrong as expected" in capsys.readouterr().out
+    listed.write_text("random:dense_params\n")
+    assert call(*arguments, "--expect-fail", listed) == 1
+    assert "take it off the list" in capsys.readouterr().out
+    listed.write_text("random:dense_parameters\n")
+    assert call(*arguments, "--expect-fail", listed) == 2
+    assert "random:dense_parameters" in capsys.readouterr().err
+
+
+def test_what_cannot_be_imported_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import numpy\n\nimport nowhere_to_be_found\n")
+    assert call("check", broken) == 2
+    said = capsys.readouterr().err
+    assert "No module named 'nowhere_to_be_found'" in said
+    assert "line 3" in said
+    assert call("check", tmp_path / "absent.py") == 2
+    assert "absent.py" in capsys.readouterr().err
+    assert call("check") == 2
+    assert "target must be given" in capsys.readouterr().err
+    assert call("check", broken, "--expect-fail", tmp_path / "none.txt") == 2
+    assert "none.txt" in capsys.readouterr().err
+
+
+def test_the_functions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("check", "--list") == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name}({', '.join(f.parameters)})" in printed for name, f in FUNCTIONS.items())
+
+
+# --- no false alarms ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 110))
+@pytest.mark.parametrize("which", [reference, numba], ids=["numpy", "numba"])
+def test_no_false_alarm(which: Any, seed: int) -> None:
+    found = check(which, seed=seed, quick=True)
+    bad = [o for o in found.outcomes if o.status not in (Status.PASSED, Status.ACCEPTABLE)]
+    assert not bad, bad
+
+
+def test_expected_results_are_those_of_the_reference() -> None:
+    (args,) = drawn("prob_active", 1)
+    expected, tolerance = expect("prob_active", args, "float32")
+    np.testing.assert_array_equal(expected, reference.prob_active(**args))
+    assert oracle.DTYPES == DTYPES
+    assert np.all(tolerance.abs > 0)

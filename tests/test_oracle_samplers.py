@@ -1,0 +1,376 @@
+"""A target's own draws: what is honest passes at the stated rate, what is planted is caught."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from l0ref.hard_concrete import HardConcrete
+from l0ref.oracle import samplers, targets
+from l0ref.oracle.calls import Calls
+from l0ref.oracle.reference import reference
+from tests.honest_target import Honest, only, planted
+
+DTYPES = ("float64", "float32")
+HONEST = Honest()
+SMALL = (2**10, 2**11, 2**12, 2**13)
+
+
+def calls_of(target: Any) -> Calls:
+    return Calls(targets.open_target(target))
+
+
+def drawn(own: Any, dtype: str = "float64", seed: int = 0, **options: Any) -> samplers.Drawn:
+    return samplers.check_draw(calls_of(only(draw=own)), dtype, seed=seed, quick=True, **options)
+
+
+def pulled(own: Any, dtype: str = "float64", **functions: Any) -> samplers.Drawn:
+    calls = calls_of(only(draw_vjp=own, **functions))
+    return samplers.check_draw_vjp(calls, dtype, seed=0, quick=True)
+
+
+def noise(n: int, shape: tuple[int, ...], seed: int) -> Any:
+    return np.maximum(np.random.default_rng(seed).random((n, *shape)), 1e-12)
+
+
+def gates(log_alpha: Any, u: Any, **law: float) -> Any:
+    z = HONEST.sample(log_alpha.astype(np.float64), u, **law)
+    return z.astype(log_alpha.dtype)
+
+
+# --- honest ones ---
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("target", [HONEST, reference], ids=["plain", "reference"])
+def test_honest_draws_pass(target: Any, dtype: str) -> None:
+    calls = calls_of(target)
+    for test in (samplers.check_draw, samplers.check_draw_vjp):
+        found = test(calls, dtype, seed=11, quick=True)
+        assert found.message == ""
+        assert found.failure is None
+        assert found.n_checks > 5
+
+
+def test_draws_in_single_precision_noise_pass() -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        u = np.random.default_rng(seed).random((n, *log_alpha.shape), np.float32)
+        u = np.maximum(u, np.float32(2**-25))
+        return HONEST.sample(log_alpha.astype(np.float32), u, **law).astype(log_alpha.dtype)
+
+    assert drawn(draw, "float32").message == ""
+
+
+def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
+    spent = 0.0
+    for dtype in DTYPES:
+        calls = calls_of(HONEST)
+        spent += samplers.check_draw(calls, dtype, seed=3).spent
+        spent += samplers.check_draw_vjp(calls, dtype, seed=3).spent
+    assert 0.2 * samplers.ALPHA < spent <= samplers.ALPHA * (1 + 1e-9)
+
+
+def test_the_arithmetic_of_the_docstring() -> None:
+    share = samplers._Budget().share(2 * len(samplers.LOG_ALPHA))
+    assert share == pytest.approx(1e-6 / (2 * 8 * 5 * 6))
+    assert f"{share:.1e}" == "2.1e-09"
+    threshold = stats.norm.isf(share / 2)
+    assert f"{threshold:.1f}" == "6.0"
+    law = HardConcrete(np.array(samplers.LOG_ALPHA), **samplers.LAW)
+    masses = np.sort(np.concatenate([law.prob_zero(), law.prob_one()]))
+    shift = 0.02 * np.sqrt(samplers.LOOKS[-1] * masses / (1 - masses))
+    assert f"{masses[0]:.4f}" == "0.0977"
+    assert f"{shift[0]:.1f}" == "9.5"
+    assert f"{stats.norm.sf(shift[0] - threshold):.0e}" == "2e-04"
+    quick = np.sqrt(samplers.QUICK_LOOKS[-1] * masses[0] / (1 - masses[0]))
+    assert 0.08 * quick == pytest.approx(shift[0], rel=0.01)
+
+
+def test_false_alarms_are_no_more_than_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a promise of 40 % for a dtype and small samples, 100 honest runs alarm less often."""
+    monkeypatch.setattr(samplers, "ALPHA", 0.8)
+    monkeypatch.setattr(samplers, "LOOKS", SMALL)
+    monkeypatch.setattr(samplers, "QUICK_LOOKS", SMALL)
+    calls = calls_of(HONEST)
+    alarms = sum(
+        bool(samplers.check_draw(calls, "float64", seed=100 * seed, quick=True).message)
+        for seed in range(60)
+    )
+    # 24 are promised at most; most tests are conservative, and some are much alike
+    assert 0 < alarms <= 24
+
+
+# --- planted: the law ---
+
+
+def with_smaller_atom(fraction: float, value: int, gate: int) -> Any:
+    """Return a sampler that moves this fraction of an atom's draws inside, keeping that law."""
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        z = gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+        if log_alpha.shape != (3,):
+            return z
+        rng = np.random.default_rng([seed, 1])
+        low, high = (HardConcrete(float(log_alpha[gate]), **law).cdf(x) for x in (0, 1 - 1e-12))
+        moved = (z[:, gate] == value) & (rng.random(n) < fraction)
+        inside = gates(log_alpha[gate], low + (high - low) * rng.random(n), **law)
+        z[moved, gate] = inside[moved]
+        return z
+
+    return draw
+
+
+@pytest.mark.parametrize(("value", "gate"), [(0, 0), (1, 0), (0, 2), (1, 2)])
+def test_two_percent_of_an_atom_are_caught_in_ten_seconds(value: int, gate: int) -> None:
+    calls = calls_of(only(draw=with_smaller_atom(0.02, value, gate)))
+    start = time.process_time()
+    found = samplers.check_draw(calls, "float64", seed=5)
+    assert time.process_time() - start < 10
+    assert f"gate [{gate}]" in found.message
+    assert f"is exactly {value} in" in found.message
+    assert abs(found.evidence["got"] / found.evidence["expected"] - 0.98) < 0.01
+
+
+def test_an_error_that_is_large_is_caught_early() -> None:
+    found = drawn(with_smaller_atom(0.5, 0, 1))
+    assert found.n == samplers.LOOKS[0]
+    assert "is exactly 0 in" in found.message
+
+
+def without_beta(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, seed), **{**law, "beta": 1.0})
+
+
+def of_the_default_law(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, seed), **samplers.LAW)
+
+
+def flat_inside(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    z = gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+    rng = np.random.default_rng([seed, 1])
+    return np.where((z > 0) & (z < 1), rng.random(z.shape), z).astype(z.dtype)
+
+
+def soft(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return np.clip(gates(log_alpha, noise(n, log_alpha.shape, seed), **law), 1e-6, 1 - 1e-6)
+
+
+def places_mixed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    other = np.ascontiguousarray(log_alpha.T).reshape(log_alpha.shape)
+    return gates(other, noise(n, log_alpha.shape, seed), **law)
+
+
+# --- planted: independence ---
+
+
+def shared_noise(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    return gates(log_alpha, np.broadcast_to(u[..., :1], u.shape), **law)
+
+
+def one_reused(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    if log_alpha.shape == (3,):
+        u[:, 2] = u[:, 0]
+    return gates(log_alpha, u, **law)
+
+
+def mirrored(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    if log_alpha.shape == (3,):
+        u[:, 1] = 1 - u[:, 0]
+    return gates(log_alpha, np.clip(u, 1e-12, 1 - 1e-12), **law)
+
+
+def one_reused_later(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    if log_alpha.shape == (3,):
+        u[17:, 1] = u[:-17, 0]
+    return gates(log_alpha, u, **law)
+
+
+def tiled(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(min(n, 4096) if log_alpha.shape == (3,) else n, log_alpha.shape, seed)
+    return gates(log_alpha, np.resize(u, (n, *log_alpha.shape)), **law)
+
+
+def sticky(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    u[1::4] = u[::4][: len(u[1::4])]
+    return gates(log_alpha, u, **law)
+
+
+# --- planted: seeds ---
+
+
+def no_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, 0), **law)
+
+
+def unseeded(generator: np.random.Generator) -> Any:
+    return lambda log_alpha, n, seed, **law: gates(
+        log_alpha, np.maximum(generator.random((n, *log_alpha.shape)), 1e-12), **law
+    )
+
+
+def shifted_by_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    stream = noise(n + 3 * seed, log_alpha.shape, 0)
+    return gates(log_alpha, stream[3 * seed :], **law)
+
+
+def one_gate_without_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(n, log_alpha.shape, seed)
+    u[..., -1] = noise(n, log_alpha.shape, 0)[..., -1]
+    return gates(log_alpha, u, **law)
+
+
+def transposed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return np.moveaxis(gates(log_alpha, noise(n, log_alpha.shape, seed), **law), 0, -1)
+
+
+def raises(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    raise KeyError("rng")
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (without_beta, "is exactly"),
+        (of_the_default_law, "is exactly"),
+        (places_mixed, "is exactly"),
+        (flat_inside, "of the draws inside (0, 1)"),
+        (soft, "is exactly 0 in 0.00000"),
+        (shared_noise, "share noise"),
+        (one_reused, "share noise"),
+        (mirrored, "share noise"),
+        (one_reused_later, "17 draws before"),
+        (tiled, "4096 draws before"),
+        (sticky, "1 draws before"),
+        (no_seed, "the seed is ignored"),
+        (unseeded(np.random.default_rng(1)), "the seed does not cover"),
+        (shifted_by_seed, "seeds do not give draws of their own"),
+        (one_gate_without_seed, "seeds do not give draws of their own"),
+        (transposed, "is due"),
+        (lambda log_alpha, **rest: [0.5], "a list of 1 came"),
+        (lambda log_alpha, n, seed, **law: np.full((n, *log_alpha.shape), 1.5, log_alpha.dtype),
+         "gates lie in [0, 1]"),
+        (lambda log_alpha, n, seed, **law: np.full((n, *log_alpha.shape), np.nan, log_alpha.dtype),
+         "gates lie in [0, 1]"),
+        (raises, "KeyError: 'rng'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_planted_is_caught(own: Any, says: str, dtype: str) -> None:
+    if "generator" in getattr(own, "__code__", raises.__code__).co_freevars:
+        own = unseeded(np.random.default_rng(1))
+    found = drawn(own, dtype)
+    assert says in found.message
+    assert found.failure is not None
+    assert not found.failure.ok
+    assert found.n <= samplers.LOOKS[0]  # at the first look
+
+
+# --- the parts ---
+
+
+def test_the_binomial_test_is_exact() -> None:
+    n, p = 12, 0.3
+    mass = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+    for k in range(n + 1):
+        both = 2 * min(sum(mass[: k + 1]), sum(mass[k:]))
+        assert samplers._binomial_p(k, n, p) == pytest.approx(min(1, both), rel=1e-10)
+
+
+def test_scores_have_mean_zero_under_the_law() -> None:
+    law = samplers.OTHER_LAW
+    made = samplers._Gates(np.array([0.3, -1.1]), law)
+    u = (np.arange(20000) + 0.5) / 20000
+    for gate in range(2):
+        z = np.asarray(reference.sample(np.full_like(u, made.log_alpha[gate]), u, **law))
+        scores = made.scores(z, gate)
+        assert abs(scores.mean()) < 1e-4
+        assert -1 <= scores.min() < scores.max() <= 1
+        inside = (z > 0) & (z < 1)
+        np.testing.assert_allclose(scores[inside], 2 * u[inside] - 1, atol=1e-12)
+
+
+def test_products_at_all_distances() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-1, 1, 50), rng.uniform(-1, 1, 50)
+    b[8:] = a[:-8]
+    lag, product = samplers._largest_product(a, b, range(0, 25), 0.5)
+    assert lag == 8
+    assert product == pytest.approx(float(np.mean(a[:-8] * b[8:])), rel=1e-12)
+    assert samplers._largest_product(a, rng.uniform(-1, 1, 50), range(1, 25), 1e-9) == (None, 0.0)
+
+
+def test_the_slope_of_the_mean() -> None:
+    log_alpha, h = np.array([-1.5, 0.2, 2.0]), 1e-5
+    for law in (samplers.LAW, samplers.OTHER_LAW):
+        up, down = (HardConcrete(log_alpha + d, **law).mean() for d in (h, -h))
+        np.testing.assert_allclose(
+            samplers.mean_slope(log_alpha, law), (up - down) / (2 * h), rtol=1e-8
+        )
+
+
+# --- the gradient ---
+
+
+def leaks(log_alpha: Any, n: int, seed: int, dz: Any, *, beta: float, gamma: float,
+          zeta: float) -> Any:  # fmt: skip
+    u = noise(n, log_alpha.shape, seed)
+    s = 1 / (1 + np.exp(-(np.log(u) - np.log(1 - u) + log_alpha.astype(float)) / beta))
+    return (dz * (zeta - gamma) * s * (1 - s) / beta).sum(axis=0).astype(log_alpha.dtype)
+
+
+def other_draws(log_alpha: Any, n: int, seed: int, dz: Any, **law: float) -> Any:
+    return HONEST.draw_vjp(log_alpha, n, seed + 1, dz, **law)
+
+
+def scaled(log_alpha: Any, n: int, seed: int, dz: Any, **law: float) -> Any:
+    return (1.04 * HONEST.draw_vjp(log_alpha, n, seed, dz, **law)).astype(log_alpha.dtype)
+
+
+def of_ones(log_alpha: Any, n: int, seed: int, dz: Any, **law: float) -> Any:
+    return HONEST.draw_vjp(log_alpha, n, seed, np.ones_like(dz), **law)
+
+
+def averaged(log_alpha: Any, n: int, seed: int, dz: Any, **law: float) -> Any:
+    return (HONEST.draw_vjp(log_alpha, n, seed, dz, **law) / n).astype(log_alpha.dtype)
+
+
+PULLS = [leaks, other_draws, scaled, of_ones, averaged]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("own", PULLS)
+def test_a_wrong_gradient_is_caught_at_the_draws(own: Any, dtype: str) -> None:
+    found = pulled(own, dtype, draw=HONEST.draw)
+    assert "not the gradient through the draws that the same seed gives" in found.message
+    assert found.failure is not None
+    assert found.failure.function == "draw_vjp"
+
+
+@pytest.mark.parametrize("own", [leaks, scaled, of_ones, averaged])
+def test_a_wrong_gradient_is_caught_in_the_mean(own: Any) -> None:
+    found = pulled(own)
+    assert "its expectation is" in found.message
+
+
+def test_a_gradient_of_other_draws_is_right_in_the_mean() -> None:
+    assert pulled(other_draws).message == ""
+    assert pulled(HONEST.draw_vjp, draw=HONEST.draw).message == ""
+
+
+def test_both_run_from_a_whole_target() -> None:
+    from l0ref.oracle.check import Status, check
+
+    found = check(planted(draw=shared_noise), functions=["draw", "draw_vjp"], quick=True)
+    statuses = {(o.phase, o.function): o.status for o in found.outcomes}
+    assert statuses["draws", "draw"] is Status.FAILED
+    (outcome,) = (o for o in found.outcomes if (o.phase, o.function) == ("draws", "draw"))
+    assert outcome.n_failed == 2
+    assert outcome.evidence["log_alpha"] == list(samplers.LOG_ALPHA)

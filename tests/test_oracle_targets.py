@@ -1,0 +1,754 @@
+"""However a target behaves, one call fails, the message says why, and the next call is served."""
+
+import json
+import math
+import os
+import random
+import shlex
+import shutil
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from l0ref.oracle import protocol, watch
+from l0ref.oracle.interface import FUNCTIONS, Target
+from l0ref.oracle.reference import Reference, numba, reference
+from l0ref.oracle.targets import (
+    NotImplementedByTarget,
+    OpenTarget,
+    TargetError,
+    TargetExited,
+    TargetImportError,
+    TargetTimeout,
+    functions_of,
+    open_target,
+)
+
+LAW = {name: float(np.float32(value)) for name, value in
+       {"beta": 2 / 3, "gamma": -0.1, "zeta": 1.1}.items()}  # fmt: skip
+LOG_ALPHA = np.array([[0.5, -2.0, 7.0], [-0.25, 3.0, -30.0]])
+ARGS: dict[str, Any] = {"log_alpha": LOG_ALPHA, **LAW}
+PARAMS = {"n_in": 3, "n_out": 4, "bias": True}
+
+HONEST = """
+def dense_params(n_in, n_out, *, bias):
+    return (n_in + bias) * n_out
+"""
+
+Open = Callable[..., OpenTarget]
+
+
+@pytest.fixture(params=["in process", "worker"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Open a target made of the body of `prob_active`, and an honest `dense_params`."""
+    targets: list[OpenTarget] = []
+
+    def open_body(body: str, *, before: str = "") -> OpenTarget:
+        lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+        path = tmp_path / f"target_{len(targets)}_{abs(hash(body))}.py"
+        path.write_text(
+            f"import numpy as np\n{before}\n"
+            f"def prob_active(log_alpha, *, beta, gamma, zeta):\n{lines}\n{HONEST}"
+        )
+        isolate = None if request.param == "worker" else False
+        targets.append(open_target(str(path), isolate=isolate))
+        return targets[-1]
+
+    yield open_body
+    for target in targets:
+        target.close()
+
+
+def still_works(target: OpenTarget) -> bool:
+    return bool(target.call("dense_params", PARAMS, timeout=60).result == 16)
+
+
+# --- results, whatever they are ---
+
+
+def test_an_honest_call(opened: Open) -> None:
+    target = opened("return log_alpha * 2")
+    assert target.functions == {"prob_active", "dense_params"}
+    call = target.call("prob_active", ARGS)
+    np.testing.assert_array_equal(call.result, LOG_ALPHA * 2)
+    assert call[1:] == ("", (), (), ())
+    assert still_works(target)
+    assert target.restarts == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtypes_and_layouts_arrive(opened: Open, dtype: Any) -> None:
+    target = opened(
+        "f = log_alpha.flags\n"
+        "return [log_alpha, str(log_alpha.dtype), f.c_contiguous, f.f_contiguous, f.writeable]"
+    )
+    a = LOG_ALPHA.astype(dtype)
+    wide = np.zeros((2, 9), dtype)
+    wide[:, ::3] = a
+    for given_array, c, f in ((a, True, False), (np.asfortranarray(a), False, True),
+                              (wide[:, ::3], False, False)):  # fmt: skip
+        result = target.call("prob_active", {"log_alpha": given_array, **LAW}).result
+        np.testing.assert_array_equal(result[0], a)
+        assert result[1:] == [np.dtype(dtype).name, c, f, True]
+
+
+def test_results_that_are_no_array_arrive_as_they_are(opened: Open) -> None:
+    target = opened(
+        "class Tensor:\n    pass\n"
+        "return [[0.5, float('nan')], log_alpha[:1], float('inf'), np.float32(0.1), 3, None, "
+        "{'flops': log_alpha[0, 0]}, Tensor(), np.array([None])]"
+    )
+    result = target.call("prob_active", ARGS).result
+    assert type(result[0]) is list
+    assert result[0][0] == 0.5
+    assert math.isnan(result[0][1])
+    assert result[1].shape == (1, 3)
+    assert result[2] == math.inf
+    assert np.asarray(result[3]).dtype == np.float32
+    assert result[3] == np.float32(0.1)
+    assert result[4:6] == [3, None]
+    assert result[6]["flops"] == 0.5
+    assert type(result[7]).__name__ == "Tensor"
+    assert not (isinstance(result[8], np.ndarray) and result[8].dtype.kind == "f")
+
+
+def test_a_result_without_an_end_is_one_failed_call(tmp_path: Path) -> None:
+    path = tmp_path / "endless.py"
+    path.write_text(f"{HONEST}\ndef mean(log_alpha, **law):\n    a = []\n    a.append(a)\n"
+                    "    return a\n")  # fmt: skip
+    with open_target(str(path)) as target:
+        with pytest.raises(TargetError, match="type list cannot be sent"):
+            target.call("mean", ARGS)
+        assert still_works(target)
+        assert target.restarts == 0
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ("raise ValueError('log_alpha is odd')", TargetError,
+         r"prob_active raised ValueError: log_alpha is odd \[target_\w+\.py:4\]"),
+        ("return np.linalg.inv(log_alpha)", TargetError, "LinAlgError"),
+        ("assert False", TargetError, r"raised AssertionError \["),
+        ("class Odd(Exception):\n    def __str__(self): raise TypeError\nraise Odd", TargetError,
+         r"Odd: \(its text raises TypeError"),
+        ("import sys; sys.exit(3)", TargetExited, "asked to exit .SystemExit: 3"),
+        ("raise GeneratorExit", TargetError, "GeneratorExit"),
+        ("def deep(n): return deep(n + 1)\nreturn deep(0)", TargetError, "RecursionError"),
+        ("raise NotImplementedError('for a matrix')", NotImplementedByTarget, "for a matrix"),
+        ("class Not(NotImplementedError): pass\nraise Not", NotImplementedByTarget, "prob_active"),
+        ("return input()", TargetError, "EOFError|OSError"),
+    ],
+)  # fmt: skip
+def test_what_is_raised_is_told(
+    opened: Open, body: str, kind: type[Exception], message: str
+) -> None:
+    target = opened(body)
+    for _ in range(2):
+        with pytest.raises(kind, match=message) as caught:
+            target.call("prob_active", ARGS)
+        assert type(caught.value) is kind
+    assert still_works(target)
+    assert target.restarts == 0
+
+
+def test_arguments_go_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "other_names.py"
+    path.write_text("def prob_active(logits, **law): return logits")
+    with (
+        open_target(str(path), isolate=False) as target,
+        pytest.raises(TargetError, match=r"unexpected keyword argument 'log_alpha'|missing"),
+    ):
+        target.call("prob_active", ARGS)
+
+
+def test_a_hang_is_ended(opened: Open) -> None:
+    target = opened("import threading\nprint('waiting')\nthreading.Event().wait(600)")
+    with pytest.raises(TargetTimeout, match=r"prob_active did not return within 0\.2 s"):
+        target.call("prob_active", ARGS, timeout=0.2)
+    assert still_works(target)
+
+
+def test_a_hang_that_catches_errors_is_ended(opened: Open) -> None:
+    target = opened(
+        "import threading\n"
+        "while True:\n    try: threading.Event().wait(600)\n    except Exception: pass"
+    )
+    with pytest.raises(TargetTimeout):
+        target.call("prob_active", ARGS, timeout=0.2)
+    assert still_works(target)
+
+
+def test_the_alarm_of_someone_else_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    rung: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 500.0)
+    try:
+        with open_target({"dense_params": lambda n_in, n_out, bias: 16}) as target:
+            assert still_works(target)
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        assert 400 < left <= 500
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import os; os._exit(7)", "its process exited with status 7"),
+        ("import ctypes; ctypes.string_at(0)", r"was ended by SIG(SEGV|BUS)[\s\S]*prob_active"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+        ("import os, sys; print('so it goes', file=sys.stderr); os._exit(1)", "so it goes"),
+        ("import os; os.closerange(3, 64)", "process|closed"),
+    ],
+)
+def test_a_process_that_dies_is_started_again(tmp_path: Path, body: str, message: str) -> None:
+    path = tmp_path / "dying.py"
+    path.write_text(f"{HONEST}\ndef prob_active(log_alpha, **law):\n    {body}\n")
+    with open_target(str(path)) as target:
+        for n in (1, 2):
+            with pytest.raises(TargetExited, match=message):
+                target.call("prob_active", ARGS)
+            assert still_works(target)
+            assert target.restarts == n
+
+
+# --- what a call does besides ---
+
+
+def test_what_is_printed_comes_with_the_call(opened: Open) -> None:
+    target = opened("print('drawing', 3)\nreturn log_alpha")
+    for _ in range(2):
+        assert target.call("prob_active", ARGS).stdout == "drawing 3\n"
+    assert target.call("dense_params", PARAMS).stdout == ""
+
+
+def test_what_is_printed_before_an_error_comes_with_it(opened: Open) -> None:
+    target = opened("print('so far')\nraise KeyError('x')")
+    with pytest.raises(TargetError, match="KeyError") as caught:
+        target.call("prob_active", ARGS)
+    assert caught.value.call.stdout == "so far\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import os; os.write(1, b'by hand')",
+        "import subprocess; subprocess.run(['echo', 'by', 'hand'])",
+        "import sys; sys.__stdout__.write('by hand')",
+        "import sys; sys.stdout.write('by hand'); sys.stdout.close()",
+        "import sys; print('by hand', flush=True); sys.stdin.close(); sys.stdout = None",
+        "import os, sys; print('by hand', flush=True); os.close(0)",
+    ],
+)
+def test_no_way_of_printing_reaches_the_protocol(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "printing.py"
+    path.write_text(f"print('while importing')\n{HONEST}\n"
+                    f"def prob_active(log_alpha, **law):\n    {body}\n    return log_alpha\n"
+                    )  # fmt: skip
+    with open_target(str(path)) as target:
+        call = target.call("prob_active", ARGS)
+        np.testing.assert_array_equal(call.result, LOG_ALPHA)
+        assert call.stdout.replace("\n", " ").strip() == "by hand"
+        assert still_works(target)
+        assert target.restarts == 0
+
+
+def test_inputs_changed_in_place_are_told_and_the_caller_keeps_his_own(opened: Open) -> None:
+    target = opened("log_alpha *= 2\nreturn log_alpha")
+    mine = LOG_ALPHA.copy()
+    call = target.call("prob_active", {"log_alpha": mine, **LAW})
+    assert call.changed == ("log_alpha",)
+    np.testing.assert_array_equal(mine, LOG_ALPHA)
+
+
+@pytest.mark.parametrize("isolate", [False, None])
+def test_a_network_changed_in_place_is_told(tmp_path: Path, isolate: bool | None) -> None:
+    path = tmp_path / "changing.py"
+    path.write_text(
+        "def hard_cost(network):\n"
+        "    network['layers'][1]['bias'][0] = 0\n"
+        "    network['layers'][0]['kind'] = 'tanh'\n"
+        "    network['layers'][2]['more'] = 1\n"
+        "    return {'flops': 1, 'params': float('nan')}\n"
+    )
+    layers = [{"kind": "relu"}, {"kind": "dense", "bias": np.ones(2)}, {"kind": "flatten"}]
+    network = {"input_shape": (3,), "layers": layers, **LAW}
+    with open_target(str(path), isolate=isolate) as target:
+        call = target.call("hard_cost", {"network": network})
+    kind, bias, more = "layers[0].kind", "layers[1].bias", "layers[2]"
+    assert call.changed == tuple(f"network.{path}" for path in (kind, bias, more))
+    assert math.isnan(call.result["params"])
+    assert network["layers"][2] == {"kind": "flatten"}
+
+
+def test_nan_in_is_no_change(opened: Open) -> None:
+    call = opened("return log_alpha").call("prob_active", {"log_alpha": np.array([np.nan]), **LAW})
+    assert call.changed == ()
+
+
+STATE = [
+    ("np.random.seed(1)", "the global state of numpy.random changed"),
+    ("np.random.uniform(size=3)", "the global state of numpy.random changed"),
+    ("np.random.normal()", "the global state of numpy.random changed"),
+    ("random.random()", "the global state of random changed"),
+    ("np.seterr(over='raise')", "numpy.geterr() changed in over"),
+    ("np.set_printoptions(precision=3)", "numpy.get_printoptions() changed in precision"),
+    ("warnings.simplefilter('ignore')", "the filters of warnings changed"),
+    ("os.chdir('/')", "the working directory changed from "),
+    ("os.environ['OMP_NUM_THREADS'] = '7'", "os.environ changed in OMP_NUM_THREADS"),
+    ("del os.environ['PATH']", "os.environ changed in PATH"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), STATE)
+def test_global_state_that_is_changed_is_told(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "stateful.py"
+    path.write_text(f"import os, random, warnings\nimport numpy as np\n{HONEST}\n"
+                    f"def prob_active(log_alpha, **law):\n    {line}\n    return log_alpha\n"
+                    )  # fmt: skip
+    with open_target(str(path)) as target:
+        (told,) = target.call("prob_active", ARGS).state
+        assert told.startswith(message)
+        assert target.call("dense_params", PARAMS).state == ()
+
+
+def test_global_state_is_watched_in_this_process_too() -> None:
+    def prob_active(log_alpha: Any, **law: float) -> Any:
+        random.random()
+        warnings.simplefilter("ignore")
+        return log_alpha
+
+    before = list(warnings.filters)
+    with open_target({"prob_active": prob_active}) as target:
+        told = target.call("prob_active", ARGS).state
+    assert told == ("the global state of random changed", "the filters of warnings changed")
+    assert list(warnings.filters) == before
+
+
+def test_the_first_import_is_not_taken_for_the_functions_doing(tmp_path: Path) -> None:
+    (tmp_path / "lazy_helper.py").write_text(
+        "import os, warnings; os.environ['LAZY_HELPER'] = '1'\n"
+        "warnings.warn('old', DeprecationWarning); warnings.warn('odd', RuntimeWarning)"
+    )
+    path = tmp_path / "lazy.py"
+    path.write_text("def prob_active(log_alpha, **law):\n    import lazy_helper\n"
+                    "    return log_alpha\n")  # fmt: skip
+    with open_target(str(path)) as target:
+        call = target.call("prob_active", ARGS)
+        assert call.state == ()
+        assert call.warnings == ("RuntimeWarning: odd",)
+
+
+def test_flags_of_torch_and_jax_are_watched_where_they_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = {"dtype": "float32", "grad": True}
+    torch: Any = types.ModuleType("torch")
+    torch.get_default_dtype = lambda: state["dtype"]
+    torch.is_grad_enabled = lambda: state["grad"]
+    jax: Any = types.ModuleType("jax")
+    jax.config = types.SimpleNamespace(jax_enable_x64=False)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+
+    def prob_active(log_alpha: Any, **law: float) -> Any:
+        state.update(dtype="float64", grad=False)
+        jax.config.jax_enable_x64 = True
+        return log_alpha
+
+    with open_target({"prob_active": prob_active}) as target:
+        told = target.call("prob_active", ARGS).state
+    assert told == (
+        "torch.get_default_dtype() changed from 'float32' to 'float64'",
+        "torch.is_grad_enabled() changed from True to False",
+        "jax.config.jax_enable_x64 changed from False to True",
+    )
+
+
+def test_warnings_come_with_the_call(opened: Open) -> None:
+    target = opened("return np.exp(log_alpha * 1e4)")
+    for _ in range(2):  # each time, not the first alone
+        warned = target.call("prob_active", ARGS).warnings
+        assert warned == ("RuntimeWarning: overflow encountered in exp",)
+
+
+# --- targets that are not there ---
+
+
+@pytest.mark.parametrize("isolate", [False, None])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def prob_active(:", r"SyntaxError"),
+        ("import numpi", r"broken\.py\", line 1[\s\S]*No module named 'numpi'"),
+        ("x = 1\n1 / 0", r"line 2[\s\S]*ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("def prob_activ(): pass", "has none of the 44 functions .* such as prob_active"),
+    ],
+)
+def test_what_cannot_be_imported_says_why(
+    tmp_path: Path, source: str, message: str, isolate: bool | None
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    with pytest.raises(TargetImportError, match=message) as caught:
+        open_target(str(path), isolate=isolate)
+    assert "importlib" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such/file.py", "there is no file no/such/file.py"),
+        ("no_such_package.at_all", "No module named 'no_such_package'"),
+        ("l0ref.oracle.reference:nobody", "has no attribute 'nobody'"),
+        ("json", "has none of the 44 functions"),
+    ],
+)
+def test_names_of_nothing_say_so(name: str, message: str) -> None:
+    with pytest.raises(TargetImportError, match=message):
+        open_target(name, isolate=False)
+
+
+def test_a_target_that_dies_while_it_is_imported_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "stillborn.py"
+    path.write_text("import os, sys; print('no GPU', file=sys.stderr); os._exit(4)")
+    with pytest.raises(TargetImportError, match=r"exited with status 4; it said:\nno GPU"):
+        open_target(str(path))
+
+
+def test_a_target_that_breaks_between_two_starts_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "once.py"
+    path.write_text(f"{HONEST}\ndef mean(log_alpha, **law):\n    import os; os._exit(1)\n")
+    with open_target(str(path)) as target:
+        with pytest.raises(TargetExited):
+            target.call("mean", ARGS)
+        path.write_text("1 / 0")
+        with pytest.raises(TargetImportError, match="ZeroDivisionError"):
+            target.call("dense_params", PARAMS)
+
+
+# --- ways of naming and giving ---
+
+
+def test_all_ways_of_naming_lead_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gates_beside.py").write_text("factor = 16\n")
+    Path("mine.py").write_text(
+        "from gates_beside import factor\n"
+        "class Gates:\n    def dense_params(self, n_in, n_out, *, bias): return factor\n"
+        "def dense_params(n_in, n_out, *, bias): return factor\n"
+        "class box:\n    made = Gates()\n"
+    )
+    for name in ("mine.py", "mine", "mine:Gates", "mine.py:Gates", "mine:box.made"):
+        with open_target(name) as target:
+            assert target.name == name
+            assert still_works(target)
+
+
+def test_objects_of_all_kinds(tmp_path: Path) -> None:
+    class Gates(Target):
+        def dense_params(self, n_in: int, n_out: int, *, bias: bool) -> int:
+            return (n_in + bias) * n_out
+
+    module = types.ModuleType("mine")
+    module.dense_params = Gates().dense_params  # type: ignore[attr-defined]
+    for target in (Gates(), Gates, module, {"dense_params": Gates().dense_params, "other": 1}):
+        with open_target(target) as opened_target:
+            assert opened_target.functions == {"dense_params"}
+            assert still_works(opened_target)
+            with pytest.raises(NotImplementedByTarget, match="has no sample"):
+                opened_target.call("sample", {})
+            assert open_target(opened_target) is opened_target
+
+
+def test_objects_are_not_isolated_and_commands_always_are() -> None:
+    with pytest.raises(ValueError, match="isolate must be False for an object"):
+        open_target(reference, isolate=True)
+    with pytest.raises(ValueError, match="isolate must be True for a command"):
+        open_target("command: cat", isolate=False)
+
+
+def test_targets_outside_the_main_thread() -> None:
+    found: list[Any] = []
+
+    def work() -> None:
+        with open_target(reference) as target:
+            found.append(target.call("dense_params", PARAMS, timeout=5).result)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [16]
+
+
+def test_the_reference_has_every_function() -> None:
+    for target in (reference, numba, Reference()):
+        assert functions_of(target).keys() == FUNCTIONS.keys()
+    with pytest.raises(ValueError, match="backend must be one of"):
+        Reference("cuda")
+
+
+# --- processes that speak the protocol themselves ---
+
+SPEAKER = """
+import json, os, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {"id": request["id"]}
+    function, args = request["function"], request["args"]
+    if function == "hello":
+        answer["result"] = {"name": "speaker", "functions": ["prob_active", "dense_params", "new"]}
+    elif function == "dense_params":
+        answer["result"] = (args["n_in"] + args["bias"]) * args["n_out"]
+    else:
+        array = args["log_alpha"]
+        BODY
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> Iterator[Open]:
+    targets: list[OpenTarget] = []
+
+    def open_speaker(body: str) -> OpenTarget:
+        path = tmp_path / f"speaker_{len(targets)}.py"
+        path.write_text(SPEAKER.replace("BODY", body.replace("\n", "\n        ")))
+        targets.append(open_target(f"command: {sys.executable} {path}"))
+        return targets[-1]
+
+    yield open_speaker
+    for target in targets:
+        target.close()
+
+
+def test_a_process_that_speaks(speaker: Open) -> None:
+    target = speaker("answer['result'] = [array, args['beta'], 'nan', {'a': None}]")
+    assert target.functions == {"prob_active", "dense_params"}  # it has more than is known here
+    a = np.array([[0.1, np.nan, -np.inf], [5e-324, -0.0, 1 / 3]])
+    for dtype in (np.float64, np.float32):
+        result = target.call("prob_active", {"log_alpha": a.astype(dtype), **LAW}).result
+        assert result[0].tobytes() == a.astype(dtype).tobytes()
+        assert result[0].dtype == dtype
+        assert result[1] == LAW["beta"]
+        assert math.isnan(result[2])
+        assert result[3] == {"a": None}
+    assert still_works(target)
+
+
+def test_what_else_a_process_may_say(speaker: Open) -> None:
+    target = speaker(
+        "answer.update(result=1, stdout='hm', changed=['log_alpha'], state=['cwd'], "
+        "warnings=['slow'])"
+    )
+    call = target.call("prob_active", ARGS)
+    assert call == (1, "hm", ("log_alpha",), ("cwd",), ("slow",))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message", "restarts"),
+    [
+        ("print('debugging', flush=True); answer['result'] = 1", TargetError,
+         r"no answer: 'debugging'; not JSON .*standard error", 1),
+        ("print(flush=True); answer['result'] = 1", TargetError, "no answer: ''", 1),
+        ("sys.stdout.write(json.dumps(answer | {'result': 1}) + '\\nmore'); sys.stdout.flush(); "
+         "continue", TargetError, "more than its answer to standard output: 'more'", 1),
+        ("sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()", TargetError,
+         "no answer", 1),
+        ("answer['result'] = 1; answer['id'] += 1", TargetError, "its id is not 1", 1),
+        ("print('[]', flush=True)", TargetError, "not a JSON object", 1),
+        ("print('[' * 100000, flush=True)", TargetError, r"no answer: '\[\[", 1),
+        ("pass", TargetError, "not one of .result. and .error.", 1),
+        ("answer.update(result=1, error={})", TargetError, "not one of", 1),
+        ("sys.stdout.write('{'); sys.stdout.flush(); __import__('threading').Event().wait(600)",
+         TargetTimeout, "did not return", 1),
+        ("os.close(1); os.close(0); __import__('threading').Event().wait(600)", TargetExited,
+         "closed its standard output", 1),
+        ("sys.exit('out of luck')", TargetExited, r"exited with status 1; it said:\nout of", 1),
+        ("answer['error'] = {'type': 'DomainError', 'message': 'no'}", TargetError,
+         "raised DomainError: no$", 0),
+        ("answer['error'] = 'no'", TargetError, "raised Error: no$", 0),
+        ("answer['error'] = {'type': 'NotImplementedError'}", NotImplementedByTarget,
+         "prob_active: Not", 0),
+        ("array['data'][1] = None; answer['result'] = array", TargetError,
+         "number 1 of an array is null .a NaN is written", 0),
+        ("array['data'][1] = 'NaN'; answer['result'] = array", TargetError, "is \"NaN\"", 0),
+        ("array['data'].pop(); answer['result'] = array", TargetError,
+         r"an array of shape \[2, 3\] has 5 numbers", 0),
+        ("array['shape'] = [-2, -3]; answer['result'] = array", TargetError, "has 6 numbers", 0),
+        ("array['dtype'] = 'object'; answer['result'] = array", TargetError, "dtype of an", 0),
+        ("array['dtype'] = 'nonsense'; answer['result'] = array", TargetError, "cannot be read", 0),
+        ("array['data'] = [array['data']]; answer['result'] = array", TargetError, "is \\[", 0),
+        ("del array['data']; answer['result'] = array", TargetError, "neither", 0),
+        ("array['base64'] = '!'; answer['result'] = array", TargetError, "cannot be read", 0),
+    ],
+)  # fmt: skip
+def test_processes_that_misbehave(
+    speaker: Open, body: str, kind: type[Exception], message: str, restarts: int
+) -> None:
+    target = speaker(body)
+    with pytest.raises(kind, match=message) as caught:
+        target.call("prob_active", ARGS, timeout=0.5 if kind is TargetTimeout else 30)
+    assert type(caught.value) is kind
+    assert still_works(target)
+    assert target.restarts == restarts
+
+
+def test_a_process_that_closes_its_input_is_started_again(speaker: Open) -> None:
+    body = (
+        "answer['result'] = 1; os.close(0)\n"
+        "print(json.dumps(answer), flush=True); __import__('threading').Event().wait(600)"
+    )
+    target = speaker(body)
+    assert target.call("prob_active", ARGS).result == 1
+    with pytest.raises(TargetExited, match="has closed its standard input"):
+        target.call("dense_params", PARAMS)
+    assert still_works(target)
+
+
+def test_a_process_that_does_not_read_a_long_request_is_ended(speaker: Open) -> None:
+    target = speaker(
+        "answer['result'] = 1; print(json.dumps(answer), flush=True)\n"
+        "__import__('threading').Event().wait(600)"
+    )
+    assert target.call("prob_active", ARGS).result == 1
+    long = np.zeros(300_000)
+    with pytest.raises(TargetTimeout):
+        target.call("prob_active", {"log_alpha": long, **LAW}, timeout=0.5)
+    assert still_works(target)
+
+
+def test_long_requests_and_answers_cross(speaker: Open) -> None:
+    a = np.random.default_rng(0).normal(size=(300, 1001))
+    target = speaker("answer['result'] = array")
+    np.testing.assert_array_equal(target.call("prob_active", {"log_alpha": a, **LAW}).result, a)
+
+
+def answering(line: str) -> str:
+    """Return a command that answers the first request with this line."""
+    return f"sh -c {shlex.quote(f'read request; echo {shlex.quote(line)}')}"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "names no program"),
+        ("no-such-program-here --flag", "cannot be started: .*no-such-program-here"),
+        ("true", "did not start: .*(closed|exited)"),
+        ("cat", "did not start: it wrote .* not one of"),
+        (
+            answering("hello"),
+            "did not start: it wrote to standard output what is no answer: 'hello",
+        ),
+        (answering('{"id":0,"result":["prob_active"]}'), "must answer hello with its functions"),
+        (answering('{"id":0,"result":{"functions":["prob"]}}'), "has none of the 44 functions"),
+        (answering('{"id":0,"error":{"message":"no interpreter"}}'), "^no interpreter"),
+    ],
+)
+def test_commands_that_are_no_targets_say_why(command: str, message: str) -> None:
+    with pytest.raises(TargetImportError, match=message):
+        open_target(f"command: {command}")
+
+
+# --- the protocol's values ---
+
+
+DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.bool_])
+
+
+@given(
+    a=DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0))),
+    binary=st.booleans(),
+    layout=st.sampled_from(["C", "F", "strided"]),
+)
+@example(a=np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324]), binary=False, layout="C")
+@example(a=np.array([0.1, 1e-45, 3e38], np.float32), binary=False, layout="strided")
+@example(a=np.array(-0.0), binary=True, layout="F")
+@example(a=np.zeros((0, 3)), binary=False, layout="F")
+def test_arrays_come_back_to_the_bit(a: Any, binary: bool, layout: str) -> None:
+    given_array = protocol.with_layout(a, layout)
+    line = protocol.write_message({"value": protocol.encode(given_array, binary=binary)})
+    assert line.count(b"\n") == 1
+    back = protocol.decode(protocol.read_message(line)["value"])
+    assert (back.dtype, back.shape) == (a.dtype, a.shape)
+    np.testing.assert_array_equal(back, a)
+    if a.dtype.kind == "f":
+        np.testing.assert_array_equal(np.signbit(back[~np.isnan(a)]), np.signbit(a[~np.isnan(a)]))
+    if binary:
+        assert protocol.layout_of(back) == protocol.layout_of(given_array)
+    assert watch.changed_paths(given_array, watch.copied(given_array)) == []
+
+
+def test_json_is_strict() -> None:
+    value = {"a": [math.nan, -math.inf, np.array([np.inf])], "b": (1, 2.5), "c": None, "d": "x"}
+    text = protocol.write_message(protocol.encode(value))
+    strict = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert strict["a"][:2] == ["nan", "-inf"]
+    assert strict["b"] == [1, 2.5]
+    back = protocol.decode(strict)
+    assert math.isnan(back["a"][0])
+    assert back["a"][1] == -math.inf
+
+
+def test_numbers_of_another_process_cannot_be_taken_for_arrays() -> None:
+    assert protocol.decode({"shape": [1], "kind": "dense"}) == {"shape": [1], "kind": "dense"}
+    assert repr(protocol.decode({"foreign": "Tensor"})) == "<Tensor>"
+    with pytest.raises(protocol.ProtocolError, match="layout of an array"):
+        protocol.with_layout(np.zeros(2), "D")
+
+
+# --- the worked example in another language ---
+
+EXAMPLES = Path(protocol.__file__).parent / "examples"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+def test_the_javascript_example_agrees_with_the_reference() -> None:
+    rng = np.random.default_rng(5)
+    shape = (3, 4)
+    values = {
+        "log_alpha": rng.normal(size=shape) * 4,
+        "u": rng.uniform(0.01, 0.99, size=shape),
+        "dz": rng.normal(size=shape),
+        "group_size": rng.integers(1, 9, size=shape),
+        **LAW,
+        **{"n_in": 5, "n_out": 7, "bias": False, "c_in": 6, "c_out": 4, "kernel": (3, 2)},
+        **{"size": (9, 8), "stride": (2, 1), "padding": (0, 1), "dilation": (1, 2), "groups": 2},
+    }
+    with open_target(f"command: node {EXAMPLES / 'javascript.js'}") as target:
+        assert {"prob_active", "prob_active_grad", "sample", "sample_vjp", "test_time",
+                "expected_l0", "dense_flops", "conv2d_flops"} <= target.functions  # fmt: skip
+        for name in sorted(target.functions):
+            args = {p: values[p] for p in FUNCTIONS[name].parameters}
+            for dtype in (np.float64, np.float32):
+                own = {n: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f"
+                       else v for n, v in args.items()}  # fmt: skip
+                got = target.call(name, own).result
+                expected = np.asarray(getattr(reference, name)(**own))
+                # a few roundings of numbers of the size of log_alpha
+                np.testing.assert_allclose(got, expected, rtol=64 * np.finfo(dtype).eps,
+                                           atol=64 * np.finfo(dtype).eps)  # fmt: skip
+                if isinstance(got, np.ndarray):
+                    assert got.dtype == dtype
+    assert os.path.exists(EXAMPLES)
