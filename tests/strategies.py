@@ -1,13 +1,32 @@
-"""Hypothesis strategies for gates: parameters, hyperparameters and noise, extremes included."""
+"""Points of a gate's law, from the strategies that the package has for everyone.
 
-from math import log
+Hyperparameters are any float64 here: the formulas are checked at the very numbers they are given.
+"""
+
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from l0ref.testing import strategies
+from l0ref.testing.strategies import dtypes, log_alphas, noise
 from tests import naive
+
+__all__ = [
+    "DTYPES",
+    "Point",
+    "active_points",
+    "betas",
+    "broadcasting_shapes",
+    "dtypes",
+    "gammas",
+    "inside",
+    "log_alphas",
+    "noise",
+    "points",
+    "zetas",
+]
 
 DTYPES = (np.float32, np.float64)
 
@@ -26,39 +45,16 @@ class Point(NamedTuple):
         return {"beta": self.beta, "gamma": self.gamma, "zeta": self.zeta}
 
 
-def dtypes() -> st.SearchStrategy[Any]:
-    return st.sampled_from(DTYPES)
-
-
-def log_alphas(dtype: Any, bound: float = 40.0) -> st.SearchStrategy[Any]:
-    width = np.finfo(dtype).bits
-    return st.floats(-bound, bound, width=width).map(dtype)
-
-
 def betas(lower: float = 0.1, upper: float = 2.0) -> st.SearchStrategy[float]:
-    return st.one_of(st.just(2 / 3), st.floats(lower, upper))
+    return strategies.betas(lower, upper, dtype=np.float64)
 
 
 def gammas() -> st.SearchStrategy[float]:
-    """About [-1, -0.01], even on a log scale."""
-    return st.one_of(st.just(-0.1), st.floats(-2, 0).map(lambda power: -(10.0**power)))
+    return strategies.gammas(dtype=np.float64)
 
 
 def zetas() -> st.SearchStrategy[float]:
-    return st.one_of(st.just(1.1), st.floats(1.01, 2, exclude_min=True))
-
-
-def noise(dtype: Any) -> st.SearchStrategy[Any]:
-    """Draw from (0, 1): the middle of integer cells, as generators make them, and both far ends.
-
-    The ends are 2**-25 and 1 - 2**-24 in float32, 1e-300 and 1 - 2**-53 in float64.
-    """
-    bits = 24 if dtype is np.float32 else 53
-    nearest_one = 1 - 2.0**-bits
-    cells = st.integers(0, 2**23 - 1).map(lambda k: (k + 0.5) / 2**23)
-    ends = st.sampled_from((2.0 ** -(bits + 1), 2.0**-bits, 0.5, 1 - 2.0**-10, nearest_one))
-    tiny = st.floats(-25 * log(2) if dtype is np.float32 else -690.0, -1.0).map(np.exp)
-    return st.one_of(cells, ends, tiny).map(dtype)
+    return strategies.zetas(dtype=np.float64)
 
 
 def inside(dtype: Any) -> st.SearchStrategy[Any]:

@@ -329,6 +329,10 @@ class _Jax(_Framework):
         *,
         at_once: bool = False,
     ) -> tuple[Any, dict[str, Any]]:
+        for name, value in inputs.items():  # JAX would answer with an array of nothing
+            if value.dtype.kind in "iub":
+                raise TypeError(f"there is no derivative in {name}, an array of {value.dtype}")
+
         def both(values: dict[str, Any]) -> Any:
             y, pull = self.jax.vjp(forward, values)
             (grads,) = pull(self.numpy.ones_like(y) if cotangent is None else cotangent)

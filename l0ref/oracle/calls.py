@@ -10,7 +10,7 @@ from .compare import Mismatch, Tolerance, compare
 from .report import Observation
 from .targets import Call, NotImplementedByTarget, OpenTarget, TargetError, TargetTimeout
 
-__all__ = ["Answer", "Calls", "GivenUp", "Verdict"]
+__all__ = ["Answer", "Calls", "GivenUp", "NotImplementedByTarget", "Verdict"]
 
 TIMEOUTS = 3
 """After so many a function is not called any more."""
@@ -122,6 +122,3 @@ class Calls:
         self._kept[seen.function, seen.ok] += 1
         if self._kept[seen.function, seen.ok] <= REMEMBERED:
             self.observations[seen.function].append(seen)
-
-
-__all__ += ["NotImplementedByTarget"]

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 DTYPES = ("float64", "float32")
-EXAMPLES = 60
+EXAMPLES = 40
 QUICK_EXAMPLES = 8
 SLOW = {"train": 4, "loss_and_grads": 2, "predict": 2, "compact": 2, "expected_cost": 2, "var": 2}
 """Fewer random inputs by this, where the reference itself takes long."""

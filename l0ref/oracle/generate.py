@@ -3,10 +3,10 @@ r"""Make the vectors anew: every expected value is computed in ball arithmetic, 
     python -m l0ref.oracle.generate [AREA ...] [--check] [--to FOLDER]
 
 Nothing of what the vectors check is used here. Values come from the equations, written out over
-balls of Arb (`_balls`, `_networks_in_balls`); gradients from a tape (`_tape`); the moments from
-rigorous integration. A digit string is written only if every number in the ball rounds to it; else
-the precision is raised. The same run gives the tolerances, from the rounding errors that ordinary
-code makes on the way. Files are the same to the byte each time; nobody edits them.
+balls of Arb (`balls.arithmetic`, `balls.formulas`); gradients from a tape (`balls.tape`); the
+moments from rigorous integration. A digit string is written only if every number in the ball rounds
+to it; else the precision is raised. The same run gives the tolerances, from the rounding errors
+that ordinary code makes on the way. Files are the same to the byte each time; nobody edits them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import _cases_gates as gates
-from . import _cases_networks as networks
-from ._writing import Area, pretty
+from .balls import cases_gates as gates
+from .balls import cases_networks as networks
+from .balls.writing import Area, pretty
 
 __all__ = ["MAKERS", "main", "text"]
 

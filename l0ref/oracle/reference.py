@@ -216,7 +216,7 @@ class Reference:
             return function
         from .. import jit  # importing Numba takes as long as everything else together
 
-        return jit.TWINS[function]
+        return jit.TWINS.get(function, function)
 
     # --- the law of one gate ---
 

@@ -158,9 +158,12 @@ def show(report: Report, console: Console, *, verbose: bool = False) -> None:
     """
     from rich.text import Text
 
-    by_function: dict[str, dict[str, Outcome]] = {}
-    for outcome in report.outcomes:
-        by_function.setdefault(outcome.function, {})[outcome.phase] = outcome
+    from .interface import FUNCTIONS
+
+    by_function: dict[str, dict[str, Outcome]] = {
+        name: {o.phase: o for o in report.outcomes if o.function == name} for name in FUNCTIONS
+    }
+    by_function = {name: row for name, row in by_function.items() if row}
     missing = [name for name, row in by_function.items() if _is_missing(row)]
     shown = [name for name in by_function if verbose or name not in missing]
     if shown:
@@ -237,7 +240,10 @@ def _show_failures(name: str, bad: Sequence[Outcome], console: Console, *, full:
     console.print(Text(f"✗ {name}", "bold red"))
     grid = Table.grid(padding=(0, 2))
     for outcome in bad:
-        grid.add_row(Text(outcome.phase, "dim"), Text(outcome.message))
+        message = outcome.message
+        if len(message) > LETTERS and not full:
+            message = message[:LETTERS] + " ..."
+        grid.add_row(Text(outcome.phase, "dim"), Text(message))
     console.print(Padding(grid, (0, 0, 0, 2)))
     with_inputs = [o for o in bad if isinstance(o.evidence.get("args"), Mapping)]
     if not with_inputs:
@@ -311,6 +317,9 @@ def _summary(
 def _functions(n: int) -> str:
     return "function" if n == 1 else "functions"
 
+
+LETTERS = 400
+"""Longer messages, of exceptions, are cut likewise."""
 
 ELEMENTS = 40
 """Longer arrays are cut where they are shown to people."""

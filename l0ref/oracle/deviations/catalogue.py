@@ -95,12 +95,12 @@ def _logits(network: Any, x: Any) -> Any:
     return call(Plain(), "predict", {"network": network, "x": x})
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _right(function: str) -> list[Any]:
     return [call(Plain(), function, given.args) for given in INPUTS[function]]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def touched(name: str) -> tuple[str, ...]:
     """Return the functions that a known mistake changes, found by calling them all."""
     wrong = DEVIATIONS[name].implementation()
@@ -117,7 +117,7 @@ def touched(name: str) -> tuple[str, ...]:
     return tuple(function for function in FUNCTIONS if function in found)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cost(name: str) -> Cost:
     """Measure what a known mistake does to the documented input of its function."""
     deviation = DEVIATIONS[name]

@@ -1,5 +1,8 @@
 """Known mistakes in counting operations and parameters."""
 
+# What a class is, its entry says.
+# ruff: noqa: D101
+
 from __future__ import annotations
 
 from functools import partial

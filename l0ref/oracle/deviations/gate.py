@@ -1,5 +1,8 @@
 """Known mistakes in a gate's value: the noise, the stretch, the derivative, the test gate."""
 
+# What a class is, its entry says.
+# ruff: noqa: D101
+
 from __future__ import annotations
 
 from functools import partial
@@ -38,7 +41,8 @@ class NoisePlus(Plain):
 @_draw(
     "noise-reversed",
     formula="s = sigmoid((log(1-u) - log u + log_alpha) / beta)",
-    sentence="your noise is log(1-u) - log u: the same law, but another gate for a given u",
+    sentence="your noise is log(1-u) - log u: the same law, but another gate for a given u, and "
+    "quantiles that fall",
 )
 class NoiseReversed(Plain):
     def _noise(self, u: Any) -> Any:
@@ -112,7 +116,8 @@ class NoiseEpsilonInLog(Plain):
 @_draw(
     "noise-epsilon-in-logs",
     formula="noise = log(u + 1e-8) - log(1 - u + 1e-8)",
-    sentence="you add 1e-8 to u and to 1 - u in the logarithms: both tails of the noise are cut off",
+    sentence="you add 1e-8 to u and to 1 - u in the logarithms: both tails of the noise are cut "
+    "off",
 )
 class NoiseEpsilonInLogs(Plain):
     def _noise(self, u: Any) -> Any:

@@ -1,5 +1,8 @@
 """Known mistakes in the law of a gate: P(z != 0), the distribution function, the moments."""
 
+# What a class is, its entry says.
+# ruff: noqa: D101, D102
+
 from __future__ import annotations
 
 from functools import partial

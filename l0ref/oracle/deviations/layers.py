@@ -1,5 +1,8 @@
 """Known mistakes in gated layers."""
 
+# What a class is, its entry says.
+# ruff: noqa: D101
+
 from __future__ import annotations
 
 from functools import partial
@@ -142,11 +145,13 @@ class PerExampleGatesShared(Plain):
     sentence="your convolution mirrors the kernel; the interface's does not (it is a correlation)",
 )
 class ConvKernelMirrored(Plain):
-    def _convolve(self, x: Any, weight: Any, **how: Any) -> Any:
-        return super()._convolve(x, weight[..., ::-1, ::-1], **how)
+    def _linear(self, x: Any, weight: Any, how: Any) -> Any:
+        return super()._linear(x, weight if how is None else weight[..., ::-1, ::-1], how)
 
-    def _convolve_vjp(self, dy: Any, x: Any, weight: Any, **how: Any) -> Any:
-        dx, dw = super()._convolve_vjp(dy, x, weight[..., ::-1, ::-1], **how)
+    def _linear_vjp(self, dy: Any, x: Any, weight: Any, how: Any) -> Any:
+        if how is None:
+            return super()._linear_vjp(dy, x, weight, how)
+        dx, dw = super()._linear_vjp(dy, x, weight[..., ::-1, ::-1], how)
         return dx, dw[..., ::-1, ::-1]
 
 

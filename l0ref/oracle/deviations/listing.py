@@ -8,31 +8,41 @@ from .catalogue import DEVIATIONS, Deviation, cost, touched
 __all__ = ["markdown"]
 
 
-def markdown(*, heading: str = "###") -> str:
+def markdown(*, heading: str = "###", brief: bool = False) -> str:
     """Return the list of all known deviations: what each computes, changes and costs.
 
     Parameters
     ----------
     heading : str, optional
         What stands before the name of an area.
+    brief : bool, optional
+        A table with a line each: the name, what it computes, what it costs.
     """
     lines = [
         f"{len(DEVIATIONS)} known deviations. What each costs is measured on the input that is "
         "named; what it changes was found by calling everything.",
-        "",
     ]
     area = ""
     for deviation in sorted(DEVIATIONS.values(), key=_place):
         if deviation.area != area:
             area = deviation.area
-            lines += [f"{heading} {area}", ""]
-        lines += [_entry(deviation), ""]
-    return "\n".join(lines).rstrip()
+            lines += ["", f"{heading} {area}", ""]
+            if brief:
+                lines += ["| deviation | what it computes | what it costs |", "| --- | --- | --- |"]
+        lines += [_row(deviation)] if brief else [_entry(deviation), ""]
+    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip()
 
 
 def _place(deviation: Deviation) -> int:
     areas = [one.area for one in DEVIATIONS.values()]
     return areas.index(deviation.area)
+
+
+def _row(deviation: Deviation) -> str:
+    """Return a line of a table, in which bars have to be escaped."""
+    number = cost(deviation.name).text.partition(": ")[0]
+    cells = (deviation.name, f"`{deviation.formula}`", f"{number}, `{deviation.at}`")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _entry(deviation: Deviation) -> str:

@@ -1,5 +1,8 @@
 """Known mistakes in training, averaging, whole networks and compaction."""
 
+# What a class is, its entry says.
+# ruff: noqa: D101, D102
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -134,7 +137,8 @@ class AverageStartedAndDebiased(Plain):
 @_average(
     "average-not-debiased",
     formula="a_0 = 0, a_t = d a + (1-d) theta_t",
-    sentence="your average starts at 0 and is not divided by 1 - decay^t: near 0 in the first steps",
+    sentence="your average starts at 0 and is not divided by 1 - decay^t: near 0 in the first "
+    "steps",
 )
 class AverageNotDebiased(Plain):
     def _average(self, values: Any, decay: float, start: Any) -> Any:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from flint import arb
 
-from ._balls import Num, exact, flat, fmap, integral, paired
-from ._tape import (
+from .arithmetic import Num, exact, flat, fmap, integral, paired
+from .tape import (
     FAR,
     KinkError,
     Var,

@@ -12,7 +12,7 @@ from typing import Any
 
 from flint import arb
 
-from ._balls import Num, UnprovenError
+from .arithmetic import Num, UnprovenError
 
 __all__ = [
     "FAR",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from ._balls import Num, UnprovenError, decimal, exact_decimal, flat, float32, fmap, proven
+from .arithmetic import Num, UnprovenError, decimal, exact_decimal, flat, float32, fmap, proven
 
 __all__ = ["Area", "Group", "canonical_sha256", "pretty"]
 
@@ -30,10 +30,7 @@ EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
 TINY = {"float64": 2.3e-308, "float32": 1.2e-38}
 """Least normal numbers: what is smaller, some hardware makes 0."""
 
-ROUNDING = (
-    "8 times what rounding may do to the ordinary formula, carried to first order through its "
-    "operations with all signs against it"
-)
+ROUNDING = "8 times the worst that rounding does to the equation as it stands, to first order"
 
 
 class Allowed:
@@ -134,6 +131,8 @@ class Group:
     def _begun(
         self, name: str, comment: str, flags: Sequence[str], inputs: Mapping[str, Any]
     ) -> dict[str, Any]:
+        if twice := self.shared.keys() & inputs.keys():
+            raise ValueError(f"{self.id}/{name} gives again what the group shares: {twice}")
         return {
             "id": f"{self.id}/{name}",
             "comment": comment,

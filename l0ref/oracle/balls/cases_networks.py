@@ -11,10 +11,10 @@ from typing import Any
 
 from flint import ctx
 
-from ._balls import exact, fmap
-from ._balls import float32 as f32
-from ._cases_gates import COLD, DEFAULT, LAWS, LOPSIDED, PAPER, Dice, gate_shape, q
-from ._networks_in_balls import (
+from .arithmetic import exact, fmap
+from .arithmetic import float32 as f32
+from .cases_gates import COLD, DEFAULT, LAWS, LOPSIDED, PAPER, Dice, gate_shape, q
+from .formulas import (
     ONE,
     ZERO,
     Cost,
@@ -32,8 +32,8 @@ from ._networks_in_balls import (
     train,
     variables,
 )
-from ._tape import KinkError, backward, grad_of, value_of
-from ._writing import Allowed, Area, Group
+from .tape import KinkError, backward, grad_of, value_of
+from .writing import Allowed, Area, Group
 
 Case = Mapping[str, Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from flint import arb
 
-from ._balls import Num, exact, fmap, paired
-from ._balls import float32 as f32
-from ._networks_in_balls import (
+from .arithmetic import Num, exact, fmap, paired
+from .arithmetic import float32 as f32
+from .formulas import (
     ONE,
     ZERO,
     Law,
@@ -25,8 +25,8 @@ from ._networks_in_balls import (
     moments,
     variables,
 )
-from ._tape import Var, backward, constant, grad_of
-from ._writing import Allowed, Area, Group
+from .tape import Var, backward, constant, grad_of
+from .writing import Allowed, Area, Group
 
 PAPER = "C. Louizos, M. Welling, D. P. Kingma, ICLR 2018, arXiv:1712.01312"
 
@@ -604,8 +604,8 @@ def _draws(area: Area) -> None:
 def _edges_of_draws(area: Area) -> None:
     las, u, dz = q("inf -inf inf"), q("0.296875 0.71875 0.53125"), q("0.84375 -1.40625 0.53125")
     comment = "Infinite log_alpha are legal: gates of 1 and 0, which nothing moves."
-    group = area.group("sample-edges", "sample", "sample at the edges", "Eq. 10-11", **DEFAULT)
-    group.match("infinite", comment, ["infinite"], lambda: [1, 0, 1], log_alpha=las, u=u)
+    group = area.group("sample-edges", "sample", "sample at the edges", "Eq. 10-11")
+    group.match("infinite", comment, ["infinite"], lambda: [1, 0, 1], log_alpha=las, u=u, **DEFAULT)
     group.match(
         "nan",
         "NaN in is NaN out: min(1, max(0, NaN)) closes the gate in silence.",
@@ -613,6 +613,7 @@ def _edges_of_draws(area: Area) -> None:
         lambda: ["nan", "nan"],
         log_alpha=q("nan nan"),
         u=q("0.296875 0.71875"),
+        **DEFAULT,
     )
     _refusals(group, ("beta", "gamma", "zeta"), log_alpha=q("0.5 -1.25"), u=q("0.25 0.75"))
     group = area.group(
