@@ -16,13 +16,14 @@ from typing import Any
 
 from . import ops
 from .hard_concrete import sample_and_slope
-from .optimizers import step_and_average
+from .optimizers import all_finite, step_and_average
 from .penalties import gate_gradient
 
 BACKENDS = ("numpy", "numba")
 
 _SWITCHED: tuple[Callable[..., Any], ...] = (
     *(getattr(ops, name) for name in ops.__all__ if name.islower()),
+    all_finite,
     gate_gradient,
     sample_and_slope,
     step_and_average,
@@ -38,7 +39,8 @@ class Backend:
     ----------
     name : {"numpy", "numba"}
     fuses : bool
-        Whether a convolution, ReLU and pooling in a row are one op.
+        Whether layers in a row are one op where there is one: dense and ReLU; convolution, ReLU
+        and max pooling.
     exclusive : callable
         Makes the context in which the functions should run: the one pool of threads is theirs.
     """

@@ -52,9 +52,9 @@ class Workload:
     ----------
     name : str
         Of the workload in tables and files.
-    kind : {"draw", "gradient", "conv", "step"}
+    kind : {"draw", "gradient", "conv", "product", "step"}
         A draw of gates with its noise; that, the VJP and the penalty's gradient; one convolution
-        forward and backward; one step of training.
+        forward and backward; the matrix products of one layer, likewise; one step of training.
     size : int
         Number of gates of a draw.
     beta : float
@@ -64,9 +64,13 @@ class Workload:
     gates : {"unit", "weight"}
     hidden : tuple of int
         Hidden widths of an ``"mlp"``.
+    layer : tuple of int
+        Inputs and outputs of a product.
     batch_size : int
+        Of a product, the rows of x: where a convolution is one, its examples times places.
     open_gates : tuple of int or None
-        How many gates of each layer are open, the others being closed; None for all.
+        How many gates of each layer are open, the others being closed; None for all. Of a product,
+        how many inputs and outputs.
     dense : bool
         Whether ours computes also what closed gates hide.
     """
@@ -78,6 +82,7 @@ class Workload:
     model: str = ""
     gates: str = "unit"
     hidden: tuple[int, ...] = (300, 100)
+    layer: tuple[int, int] = (784, 300)
     batch_size: int = 100
     open_gates: tuple[int, ...] | None = None
     dense: bool = False
@@ -101,6 +106,27 @@ WORKLOADS = {
         Workload("draw + gradients, beta 0.5", "gradient", beta=0.5),
         Workload("draw + gradients, beta 0.7", "gradient", beta=0.7),
         Workload("convolution", "conv"),
+        *(
+            Workload(f"product {name}", "product", layer=layer, batch_size=n, open_gates=some)
+            for name, n, layer, some in (
+                ("784-300", 100, (784, 300), None),
+                ("784-300, half open", 100, (784, 300), (392, 150)),
+                ("784-300, a quarter open", 100, (784, 300), (196, 75)),
+                ("300-100", 100, (300, 100), None),
+                ("300-100, half open", 100, (300, 100), (150, 50)),
+                ("100-10", 100, (100, 10), None),
+                ("800-500", 100, (800, 500), None),
+                ("800-500, half open", 100, (800, 500), (400, 250)),
+                ("800-500, 65-25 open", 100, (800, 500), (65, 25)),
+                ("500-10", 100, (500, 10), None),
+                ("500-10, 25 open", 100, (500, 10), (25, 10)),
+                ("of LeNet-5's first convolution", 5760, (25, 20), None),
+                ("of LeNet-5's second convolution", 640, (500, 50), None),
+                ("of LeNet-5's second convolution, 9-18 open", 640, (500, 50), (225, 18)),
+                ("of WRN-10-1 at 16 maps", 10_240, (144, 16), None),
+                ("of WRN-10-1 at 64 maps", 640, (576, 64), None),
+            )
+        ),
         Workload("LeNet-300-100", "step", model="lenet-300-100"),
         Workload("LeNet-300-100, a gate a weight", "step", model="lenet-300-100", gates="weight"),
         Workload("LeNet-5", "step", model="lenet-5"),
@@ -119,6 +145,8 @@ MEANINGS = {
     "draw": "10^6 gates: noise u and the gates z (Eq. 10-11)",
     "gradient": "10^6 gates: noise, z, its VJP, and the gradient of the expected L0 norm",
     "conv": "LeNet-5's second convolution on 100 examples, forward and VJP",
+    "product": "the products of a dense layer over what is open, forward and VJP; the reference "
+    "takes what is open out of the weights first, and puts it back into their gradient",
     "step": "one step: batch, noise, forward, backward, Adam, average",
 }
 
@@ -154,6 +182,20 @@ def conv_arrays(batch_size: int) -> tuple[Array, Array, Array, Array, Array]:
     shapes = ((batch_size, 20, 12, 12), (50, 20, 5, 5), (50,), (50,), (batch_size, 50, 8, 8))
     x, weight, bias, z, dy = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in shapes)
     return x, weight, bias, np.abs(z), dy
+
+
+def product_arrays(workload: Workload) -> tuple[Array, Array, Array, dict[str, Any]]:
+    """x, weight and dy, float32, and the open rows and columns of the weight."""
+    rng = np.random.default_rng(0)
+    inputs, outputs = workload.open_gates or workload.layer
+    index = {}
+    if workload.open_gates is not None:
+        sizes = zip(("rows", "columns"), workload.layer, workload.open_gates, strict=True)
+        for name, size, count in sizes:
+            index[name] = np.sort(rng.choice(size, count, replace=False))
+    shapes = ((workload.batch_size, inputs), workload.layer, (workload.batch_size, outputs))
+    x, weight, dy = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in shapes)
+    return x, weight, dy, index
 
 
 def open_masks(sizes: Sequence[int], open_gates: Sequence[int] | None) -> list[NDArray[np.bool_]]:
@@ -241,6 +283,14 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
                 return functions.conv2d_vjp(dy, residuals)
 
         return conv
+    if workload.kind == "product":
+        x, weight, dy, index = product_arrays(workload)
+
+        def product() -> object:
+            _, residuals = functions.gated_matmul(x, weight, **index)
+            return functions.gated_matmul_vjp(dy, residuals)
+
+        return product
     log_alpha, dz = gate_arrays(workload.size)
     law = {"beta": workload.beta, "gamma": GAMMA, "zeta": ZETA}
     group_size = per_weight(log_alpha.shape).group_size
@@ -274,6 +324,9 @@ def products(workload: Workload) -> list[tuple[str, int, int, int]]:
     shapes: list[tuple[str, int, int, int]] = []
     if workload.kind == "conv":
         shapes.append(("conv", 50, 500, 64 * n))
+    elif workload.kind == "product":
+        d_in, d_out = workload.open_gates or workload.layer
+        shapes.append(("dense", n, d_in, d_out))
     elif workload.model == "lenet-5":
         sizes = None if workload.dense else workload.open_gates
         one, two, three, four = sizes or (20, 50, 800, 500)
@@ -288,7 +341,7 @@ def products(workload: Workload) -> list[tuple[str, int, int, int]]:
         found.append((f"{name}: y", m, k, p))
         if name.startswith("dense"):  # y = x W
             found.append((f"{name}: dweight", k, m, p))
-            if i:
+            if i or workload.kind == "product":
                 found.append((f"{name}: dx", m, p, k))
         else:  # y = W x
             found.append((f"{name}: dweight", m, p, k))
@@ -451,7 +504,8 @@ def machine() -> dict[str, Any]:
 # --- the command ----------------------------------------------------------------------------------
 
 
-IN_COMMAND = ("draw", "draw + gradients", "convolution", "LeNet-300-100",
+IN_COMMAND = ("draw", "draw + gradients", "convolution", "product 784-300",
+              "product 784-300, half open", "product 800-500, 65-25 open", "LeNet-300-100",
               "LeNet-300-100, a gate a weight", "LeNet-5", "LeNet-5, 9-18-65-25 open",
               "LeNet-5, 9-18-65-25 open, all computed")  # fmt: skip
 

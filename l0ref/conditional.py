@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +30,18 @@ from numpy.typing import NDArray
 
 from .backends import Backend
 from .gates import Gates
-from .layers import Conv2d, Dropout, Elementwise, Flatten, Layer, MaxPool2d, Pool, ReLU, Weighted
+from .layers import (
+    Conv2d,
+    Dense,
+    Dropout,
+    Elementwise,
+    Flatten,
+    Layer,
+    MaxPool2d,
+    Pool,
+    ReLU,
+    Weighted,
+)
 from .ops.pack import PackResiduals
 
 Array = NDArray[Any]
@@ -57,8 +68,8 @@ class Wiring(Protocol):
         """Of the layers."""
 
     @property
-    def gated(self) -> list[tuple[int, Weighted, Gates]]:
-        """Position, layer and gates of each layer that has gates."""
+    def plan(self) -> Plan:
+        """What is known before a pass."""
 
     @property
     def weighted(self) -> list[tuple[int, Weighted]]:
@@ -66,6 +77,69 @@ class Wiring(Protocol):
 
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Of each layer's input, and of the logits."""
+
+
+class Plan(NamedTuple):
+    """What can be told of a network without a minibatch, and is asked for in every pass.
+
+    Attributes
+    ----------
+    gated : list
+        Position, layer and gates of each layer that has gates.
+    needed_later : set of int
+        Layers whose output is not the next layer's alone.
+    wanted : set of int
+        Layers whose output depends on a parameter: only their derivatives are of use.
+    blocks : dict of int to int
+        Layers in a row that a backend may run as one: first, last.
+    """
+
+    gated: list[tuple[int, Weighted, Gates]]
+    needed_later: set[int]
+    wanted: set[int]
+    blocks: dict[int, int]
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], sources: Sequence[int], skips: Mapping[int, int]) -> Plan:
+        """Make the plan of a network."""
+        weighted = ((i, layer) for i, layer in enumerate(layers) if isinstance(layer, Weighted))
+        gated = [(i, layer, layer.gates) for i, layer in weighted if layer.gates is not None]
+        wanted: set[int] = set()
+        for i, layer in enumerate(layers):
+            if layer.params or sources[i] in wanted or skips.get(i) in wanted:
+                wanted.add(i)
+        needed_later = {*skips.values(), *sources}
+        return cls(gated, needed_later, wanted, _blocks(layers, sources, skips))
+
+
+def _blocks(
+    layers: Sequence[Layer], sources: Sequence[int], skips: Mapping[int, int]
+) -> dict[int, int]:
+    """Dense layer and ReLU, or convolution, ReLU and max pooling, that nothing else looks into."""
+    readers = [*sources, *skips.values()]
+    found = {}
+    for i, layer in enumerate(layers):
+        kinds = [type(follower) for follower in layers[i + 1 : i + 3]]
+        if isinstance(layer, Dense) and kinds[:1] == [ReLU]:
+            last = i + 1
+        elif isinstance(layer, Conv2d) and kinds == [ReLU, MaxPool2d] and _gates_maps(layer):
+            last = i + 2
+        else:
+            continue
+        inside = range(i, last)
+        # What is added behind the last may be in other units than those that the first has.
+        added = any(j in skips for j in range(i, last + 1))
+        in_a_row = all(sources[j + 1] == j and readers.count(j) == 1 for j in inside)
+        if in_a_row and not added:
+            found[i] = last
+    return found
+
+
+def _gates_maps(conv: Conv2d) -> bool:
+    """Whether it is one convolution, whose gates, if any, are on its output maps."""
+    gates = conv.gates
+    on_maps = gates is None or (gates.axis == conv.output_axis and not conv.spread)
+    return conv.groups == 1 and on_maps
 
 
 class Move(NamedTuple):
@@ -266,24 +340,24 @@ class Pass:
     def __init__(
         self, network: Wiring, x: Array, noise: Mapping[int, Any], *, dense: bool = False
     ) -> None:
-        self._network, self._ops = network, network.backend
+        self._network, self._ops, self._plan = network, network.backend, network.plan
         shapes = network.shapes(x.shape)
         self.gates: dict[int, Array] = {}
         self.slopes: dict[int, Array] = {}
-        for i, layer, _ in network.gated:
+        for i, layer, _ in self._plan.gated:
             self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
         self.packing = None if dense else self._worthwhile(x.shape)
         self._moves = self.packing.moves if self.packing else {}
         self._skip_moves = self.packing.skip_moves if self.packing else {}
-        self._blocks = blocks(network) if self._ops.fuses else {}
+        self._blocks = self._plan.blocks if self._ops.fuses else {}
         self.residuals: list[Any] = [None] * len(network.layers)
         self.logits = self._forward(x, noise)
 
     def _worthwhile(self, x_shape: tuple[int, ...]) -> Packing | None:
-        masks = (
-            _open(self.gates[i]) for i, _, gates in self._network.gated if gates.axis is not None
-        )
-        if all(mask.all() for mask in masks):
+        # A gate that no example has open leaves out something, if it is that of a unit or map.
+        units = (i for i, _, gates in self._plan.gated if gates.axis is not None)
+        drawn = (self.gates[i] for i in units)
+        if all((z if z.ndim == 1 else z.any(axis=0)).all() for z in drawn):
             return None
         packing = Packing(self._network, self.gates, x_shape)
         return packing if packing.saved() >= WORTH else None
@@ -295,33 +369,36 @@ class Pass:
 
     def _forward(self, x: Array, noise: Mapping[int, Any]) -> Array:
         network, ops = self._network, self._ops
-        needed_later = {*network.skips.values(), *network.sources}
         values = {INPUT: x}
         i = 0
         while i < len(network.layers):
             layer, source = network.layers[i], network.sources[i]
             x = self._moved(values[source], self._moves.get(i))
-            if i in self._blocks:
+            if isinstance(layer, Conv2d) and i in self._blocks:
                 y = self._forward_block(i, x)
-                i = self._blocks[i]
             elif isinstance(layer, Weighted):
-                z = self.gates.get(i)
+                z, op = self.gates.get(i), self._op(i)
                 if self.packing and _packs(layer):
-                    y, self.residuals[i] = self._apply_packed(i, layer, x, z)
+                    y, self.residuals[i] = self._apply_packed(i, layer, x, z, op)
                 else:
-                    y, self.residuals[i] = layer.apply(x, z)
+                    y, self.residuals[i] = layer.apply(x, z, op)
             else:
                 u = noise.get(i)
                 if self.packing and isinstance(layer, Dropout) and u is not None:
                     u = np.asarray(u)[:, self.packing.taken[i]]
                 y, self.residuals[i] = layer.forward(x, u, training=True)
+            i = self._blocks.get(i, i)
             if i in network.skips:
                 other = self._moved(values[network.skips[i]], self._skip_moves.get(i))
                 y, _ = ops.add(y, other)
-            if i in needed_later:
+            if i in self._plan.needed_later:
                 values[i] = y
             i += 1
         return self._moved(y, self._moves.get(i))
+
+    def _op(self, i: int) -> str | None:
+        """Name of the op of a dense layer and what follows it; None for the layer's own."""
+        return "dense_relu" if i in self._blocks else None
 
     def _index(self, i: int, layer: Weighted) -> tuple[Index | None, Index | None]:
         """Positions along the weights' first and second axis that the pass has."""
@@ -353,12 +430,12 @@ class Pass:
         return z if mask.all() else z[..., mask], gates.on, gates.gates_bias
 
     def _apply_packed(
-        self, i: int, layer: Weighted, x: Array, z: Array | None
+        self, i: int, layer: Weighted, x: Array, z: Array | None, op: str | None
     ) -> tuple[Array, Any]:
         small = self._packed(i, layer)
         if z is None:
-            return small.apply_op(x, None, "weights", True)
-        return small.apply_op(x, *self._packed_gates(i, layer, z))
+            return small.apply_op(x, None, "weights", True, op)
+        return small.apply_op(x, *self._packed_gates(i, layer, z), op)
 
     def _forward_block(self, i: int, x: Array) -> Array:
         """Run a convolution, ReLU and max pooling as one op."""
@@ -389,10 +466,9 @@ class Pass:
 
     def backward(self, dlogits: Array) -> tuple[dict[str, Array], dict[int, Array]]:
         """Return the gradients of weights, biases and batch norm, and dz of each gated layer."""
-        network, ops = self._network, self._ops
+        network, ops, wanted = self._network, self._ops, self._plan.wanted
         grads: dict[str, Array] = {}
         dgates: dict[int, Array] = {}
-        wanted = _with_parameters_before(network)
         ends = {last: first for first, last in self._blocks.items()}
         cotangents: dict[int, Array] = {}
 
@@ -428,13 +504,13 @@ class Pass:
     def _pull(
         self, i: int, layer: Weighted, dy: Array, residuals: Any, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
-        packed = self.packing is not None and _packs(layer)
-        if i in self._blocks:
+        packed, op = self.packing is not None and _packs(layer), self._op(i)
+        if i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
         elif packed:
-            dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx)
+            dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx, op)
         else:
-            return layer.pull(dy, residuals, need_dx=need_dx)
+            return layer.pull(dy, residuals, need_dx=need_dx, op=op)
         if self.packing is not None and packed:
             whole = PackResiduals(layer.params["weight"].shape, *self._index(i, layer))
             dweight = self._ops.pack_vjp(dweight, whole)
@@ -466,34 +542,3 @@ def _among(values: Array, mask: Mask) -> Array:
     spread = np.zeros((*values.shape[:-1], len(mask)), values.dtype)
     spread[..., mask] = values
     return spread
-
-
-def _with_parameters_before(network: Wiring) -> set[int]:
-    """Positions whose output depends on a parameter: only their derivatives are of use."""
-    wanted: set[int] = set()
-    for i, layer in enumerate(network.layers):
-        if layer.params or network.sources[i] in wanted or network.skips.get(i) in wanted:
-            wanted.add(i)
-    return wanted
-
-
-def blocks(network: Wiring) -> dict[int, int]:
-    """Convolution, ReLU and max pooling in a row that nothing else looks into: first, last."""
-    layers, sources, skips = network.layers, network.sources, network.skips
-    readers = [*sources, *skips.values()]
-    found = {}
-    for i in range(len(layers) - 2):
-        conv, middle, last = layers[i : i + 3]
-        if not (isinstance(conv, Conv2d) and conv.groups == 1 and isinstance(middle, ReLU)):
-            continue
-        on_maps = conv.gates is None or (conv.gates.axis == conv.output_axis and not conv.spread)
-        # What is added behind the pool may be in other maps than those that the convolution has.
-        alone = sources[i + 1 : i + 3] == [i, i + 1] and not {i, i + 1, i + 2} & skips.keys()
-        if (
-            isinstance(last, MaxPool2d)
-            and on_maps
-            and alone
-            and readers.count(i) == readers.count(i + 1) == 1
-        ):
-            found[i] = i + 2
-    return found

@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .backends import NUMPY, Backend
 from .gates import Gates
 from .noise import Uniforms
-from .ops.conv import Conv2dResiduals, conv_output_size, pair
-from .ops.dense import DenseResiduals
+from .ops.conv import conv_output_size, pair
 from .ops.norm import BatchNormResiduals
 from .ops.pool import PoolResiduals
 from .ops.sparse import SparseWeights
@@ -104,6 +103,7 @@ class Weighted(Layer):
     """
 
     gates: Gates | None
+    op: ClassVar[str]  # its name
     _own_axis: ClassVar[dict[str, int]]  # the axis of the weights that the op can gate by itself
     output_axis: ClassVar[int]
 
@@ -141,14 +141,19 @@ class Weighted(Layer):
             self.params["log_alpha"] = log_alpha
 
     @abc.abstractmethod
-    def apply_op(self, x: Array, z: Array | None, on: str, gates_bias: bool) -> tuple[Array, Any]:
-        """Apply the op."""
+    def apply_op(
+        self, x: Array, z: Array | None, on: str, gates_bias: bool, op: str | None = None
+    ) -> tuple[Array, Any]:
+        """Apply the op; or another of the same arguments, which does more at once."""
 
-    @abc.abstractmethod
     def pull_op(
-        self, dy: Array, residuals: Any, need_dx: bool
+        self, dy: Array, residuals: Any, need_dx: bool, op: str | None = None
     ) -> tuple[Array | None, Array, Array | None, Array | None]:
         """Apply its VJP."""
+        vjp = getattr(self.ops, f"{op or self.op}_vjp")
+        gradients: tuple[Array | None, Array, Array | None, Array | None]
+        gradients = vjp(dy, residuals, need_dx=need_dx)
+        return gradients
 
     def noise_shape(self, x_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Shape of the gates' u."""
@@ -176,22 +181,22 @@ class Weighted(Layer):
             raise ValueError(f"u must have shape {shape}, got {u.shape}")
         return self.ops.sample_and_slope(self.params["log_alpha"], u, **gates.hyperparameters)
 
-    def apply(self, x: Array, z: Array | None) -> tuple[Array, Any]:
+    def apply(self, x: Array, z: Array | None, op: str | None = None) -> tuple[Array, Any]:
         """Apply the op with these gates."""
         gates = self.gates
         if gates is None or z is None:
-            return self.apply_op(x, None, "weights", True)
+            return self.apply_op(x, None, "weights", True, op)
         if self.spread:
             lead = z.shape[: z.ndim - 1]
             over_weights = np.broadcast_to(gates.expand(z), lead + gates.weight_shape)
-            return self.apply_op(x, over_weights, "weights", True)
-        return self.apply_op(x, z, gates.on, gates.gates_bias)
+            return self.apply_op(x, over_weights, "weights", True, op)
+        return self.apply_op(x, z, gates.on, gates.gates_bias, op)
 
     def pull(
-        self, dy: Array, residuals: Any, *, need_dx: bool = True
+        self, dy: Array, residuals: Any, *, need_dx: bool = True, op: str | None = None
     ) -> tuple[Any, dict[str, Array], Array | None]:
         """Pull dy back through `apply`: dx, the gradients of weight and bias, and dz."""
-        dx, dweight, dbias, dz = self.pull_op(dy, residuals, need_dx)
+        dx, dweight, dbias, dz = self.pull_op(dy, residuals, need_dx, op)
         if dz is not None and self.gates is not None and self.spread:
             contract = self.gates.contract
             per_draw = dz.ndim == len(self.gates.weight_shape)
@@ -252,6 +257,7 @@ class Dense(Weighted):
         If the shapes do not fit, or only one of gates and log_alpha is given.
     """
 
+    op: ClassVar = "dense"
     _own_axis: ClassVar = {"inputs": 0, "outputs": 1}
     output_axis: ClassVar = 1
 
@@ -271,17 +277,14 @@ class Dense(Weighted):
         return (x_shape[0], self.params["weight"].shape[1])
 
     def apply_op(
-        self, x: Array, z: Array | None, on: str, gates_bias: bool
-    ) -> tuple[Array, DenseResiduals]:
-        """`l0ref.ops.dense`, with these weights."""
+        self, x: Array, z: Array | None, on: str, gates_bias: bool, op: str | None = None
+    ) -> tuple[Array, Any]:
+        """`l0ref.ops.dense`, or `dense_relu`, with these weights."""
         weight, bias = self.params["weight"], self.params["bias"]
-        return self.ops.dense(x, weight, bias, z, on=on, gates_bias=gates_bias)
-
-    def pull_op(
-        self, dy: Array, residuals: DenseResiduals, need_dx: bool
-    ) -> tuple[Array | None, Array, Array | None, Array | None]:
-        """Its VJP."""
-        return self.ops.dense_vjp(dy, residuals, need_dx=need_dx)
+        y, residuals = getattr(self.ops, op or self.op)(
+            x, weight, bias, z, on=on, gates_bias=gates_bias
+        )
+        return y, residuals
 
 
 class SparseDense(Layer):
@@ -337,6 +340,7 @@ class Conv2d(Weighted):
         If the shapes do not fit, or only one of gates and log_alpha is given.
     """
 
+    op: ClassVar = "conv2d"
     _own_axis: ClassVar = {"outputs": 0}
     output_axis: ClassVar = 0
 
@@ -386,19 +390,16 @@ class Conv2d(Weighted):
         return (x_shape[0], weight.shape[0], *sizes)
 
     def apply_op(
-        self, x: Array, z: Array | None, on: str, gates_bias: bool
-    ) -> tuple[Array, Conv2dResiduals]:
+        self, x: Array, z: Array | None, on: str, gates_bias: bool, op: str | None = None
+    ) -> tuple[Array, Any]:
         """`l0ref.ops.conv2d`, with these weights."""
         weight, bias = self.params["weight"], self.params.get("bias")
         # Gates on the weights leave the bias alone; without a bias there is none to take along.
         own = gates_bias and bias is not None
-        return self.ops.conv2d(x, weight, bias, z, on=on, gates_bias=own, **self.geometry)
-
-    def pull_op(
-        self, dy: Array, residuals: Conv2dResiduals, need_dx: bool
-    ) -> tuple[Array | None, Array, Array | None, Array | None]:
-        """Its VJP."""
-        return self.ops.conv2d_vjp(dy, residuals, need_dx=need_dx)
+        y, residuals = getattr(self.ops, op or self.op)(
+            x, weight, bias, z, on=on, gates_bias=own, **self.geometry
+        )
+        return y, residuals
 
 
 class BatchNorm(Layer):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import ops
 from .backends import Backend, load
-from .conditional import INPUT, Pass
+from .conditional import INPUT, Pass, Plan
 from .gates import Gates
 from .layers import BatchNorm, Layer, Weighted
 from .noise import Uniforms
@@ -100,6 +100,7 @@ class Network:
         self._input_shape = None if input_shape is None else tuple(input_shape)
         taken = {len(self.layers) - 1, *self.sources, *self.skips.values()}
         self._shapes: dict[tuple[int, ...], tuple[list[Layer], list[tuple[int, ...]]]] = {}
+        self._plan: tuple[Any, Plan] | None = None
         edges = [*enumerate(self.sources), *self.skips.items(), *(sources or {}).items()]
         for i, source in edges:
             if not INPUT <= source < i < len(self.layers):
@@ -198,7 +199,18 @@ class Network:
     @property
     def gated(self) -> list[tuple[int, Weighted, Gates]]:
         """The layers that have gates, in order: position, layer, gates."""
-        return [(i, layer, layer.gates) for i, layer in self.weighted if layer.gates is not None]
+        return list(self.plan.gated)
+
+    @property
+    def plan(self) -> Plan:
+        """What is known of a pass before it; made when first asked for, or when layers change."""
+        known, gates = self._plan, [getattr(layer, "gates", None) for layer in self.layers]
+        of = self.layers, gates, self.sources, self.skips
+        if known is None or known[0] != of:
+            copies = list(self.layers), gates, list(self.sources), dict(self.skips)
+            known = copies, Plan.of(self.layers, self.sources, self.skips)
+            self._plan = known
+        return known[1]
 
     @property
     def sites(self) -> list[tuple[int, Weighted]]:
@@ -265,7 +277,12 @@ class Network:
         return y, residuals
 
     def _check_noise(self, x: Array, noise: Mapping[int, Any]) -> None:
-        missing = sorted(self.noise_shapes(x.shape).keys() - noise.keys())
+        layers = zip(self.layers, self.shapes(x.shape), strict=False)
+        missing = [
+            i
+            for i, (layer, shape) in enumerate(layers)
+            if i not in noise and layer.noise_shape(shape) is not None
+        ]
         if missing:
             raise ValueError(f"noise must have u for every layer that takes it; lacks {missing}")
 

@@ -250,6 +250,17 @@ class TemporalAverage:
         self.params = {n.removeprefix("average/"): a.copy() for n, a in state.items() if n != "t"}
 
 
+def all_finite(values: Array) -> bool:
+    """Whether there is no NaN and no infinity among them.
+
+    Examples
+    --------
+    >>> all_finite(np.array([1.0, -2.0])), all_finite(np.array([1.0, np.nan]))
+    (True, False)
+    """
+    return bool(np.isfinite(values).all())
+
+
 def step_and_average(
     optimizer: Optimizer,
     average: TemporalAverage,

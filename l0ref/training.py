@@ -428,7 +428,7 @@ class Trainer:
 
     def _advance(self) -> None:
         rows = self._batch()
-        x = self.inputs(self._augmented(self.data.x_train[rows]))
+        x = self.inputs(self._augmented(self.data.x_train.take(rows, axis=0)))
         u = {
             i: self.noise.draws(self._stream(i), shape, layer=i, step=self.step)
             for i, shape in self.network.noise_shapes(x.shape).items()
@@ -445,10 +445,9 @@ class Trainer:
         )
         loss, grads = evaluation.loss, evaluation.grads
         odd = [] if np.isfinite(loss.total) else [f"the loss is {loss.total}"]
+        finite = self.network.backend.all_finite
         odd += [
-            f"the gradient of {name} is not finite"
-            for name, g in grads.items()
-            if not np.isfinite(g).all()
+            f"the gradient of {name} is not finite" for name, g in grads.items() if not finite(g)
         ]
         if odd:
             raise DivergedError(

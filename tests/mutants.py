@@ -979,18 +979,24 @@ MUTANTS = (
     Mutant(
         "kernels-u-without-its-half",
         "jit/hard_concrete.py",
-        "(number(k) + half) / (number(np.uint32(k ^ _ONES)) + half)",
-        "number(k) / number(np.uint32(k ^ _ONES))",
+        "return number(noise) + half, number(np.uint32(noise ^ _ONES)) + half",
+        "return number(noise), number(np.uint32(noise ^ _ONES))",
         "test_jit_gates.py::test_draws_are_the_originals[draw-law0-0.6666666666666666-float64]",
     ),
     Mutant(
         "kernels-u-rounded-to-1",
         "jit/hard_concrete.py",
-        "            odds[i] = (number(k) + half) / (number(np.uint32(k ^ _ONES)) + half)\n",
-        "            u = (number(k) + half) * number(2.0**-32)\n"
-        "            odds[i] = u / (number(1) - u)\n",
+        "    return number(noise) + half, number(np.uint32(noise ^ _ONES)) + half\n",
+        "    u = (number(noise) + half) * number(2.0**-32)\n    return u, number(1) - u\n",
         "test_jit_gates.py::"
         "test_the_tails_of_the_noise_keep_their_digits[0.6666666666666666-float32]",
+    ),
+    Mutant(
+        "kernels-log-of-the-odds-without-its-small-part",
+        "jit/elementary.py",
+        "return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + whole * REST_F))",
+        "return (x + whole * TOP_F) + (TWO_F * f + TWO_F * f * tail)",
+        "test_jit_elementary.py::test_what_it_is_added_to_may_cancel_it[float32]",
     ),
     Mutant(
         "kernels-r-for-r-sqrt-r",
@@ -1055,9 +1061,30 @@ MUTANTS = (
         "test_jit_optimizers.py::test_twenty_steps[float64]",
     ),
     Mutant(
+        "kernels-rectified-without-its-mask",
+        "jit/dense.py",
+        "out[o] = pulled[o] * number(above[o] > 0)",
+        "out[o] = pulled[o]",
+        "test_jit_dense.py::test_the_rectifiers_kink[float64]",
+    ),
+    Mutant(
+        "kernels-product-not-added-to-the-last",
+        "jit/dense.py",
+        "multiply(part, weight[start:stop, left:right], out, start > 0)",
+        "multiply(part, weight[start:stop, left:right], out, False)",
+        "test_jit_dense.py::test_products_in_many_pieces[inputs-dense]",
+    ),
+    Mutant(
+        "rectifier-into-a-layer-that-something-else-reads",
+        "conditional.py",
+        "readers.count(j) == 1 for j in inside",
+        "readers.count(j) >= 1 for j in inside",
+        "test_conditional.py::test_what_else_reads_a_layer_meets_it_without_its_rectifier",
+    ),
+    Mutant(
         "kernels-gates-at-the-weights-learning-rate",
         "jit/optimizers.py",
-        "lr = optimizer.gate_lr if optimizers.is_gate(name) else optimizer.lr",
+        "lr = optimizer.gate_lr if kind[0] else optimizer.lr",
         "lr = optimizer.lr",
         "test_jit_optimizers.py::test_twenty_steps[float64]",
     ),
@@ -1085,9 +1112,30 @@ MUTANTS = (
     Mutant(
         "kernels-block-winner-off-by-a-column",
         "jit/conv_block.py",
-        "offsets[i * pw + j] = i * s_h * line + j * s_w * c_in",
-        "offsets[i * pw + j] = i * s_h * line + j * s_w",
+        "np.arange(w_out), s_h * line, s_w * c_in)",
+        "np.arange(w_out), s_h * line, s_w)",
         "test_jit_conv.py::test_without_compiling",
+    ),
+    Mutant(
+        "kernels-block-vectors-overhang-into-the-next-row",
+        "jit/conv_block.py",
+        "stride = block * windows + lanes",
+        "stride = block * windows",
+        "test_jit_conv.py::test_without_dx[conv_relu_pool]",
+    ),
+    Mutant(
+        "kernels-block-winners-of-the-example-before",
+        "jit/conv_block.py",
+        "            counts[own] = 0\n",
+        "            pass\n",
+        "test_jit_conv.py::test_the_block_to_the_last_digits[float32-True-map]",
+    ),
+    Mutant(
+        "kernels-tile-first-map-for-all",
+        "jit/_tiles.py",
+        "_read(builder, w, builder.mul(k, INDEX(MAPS)), m)",
+        "_read(builder, w, builder.mul(k, INDEX(MAPS)), 0)",
+        "test_jit_conv.py::test_tiles_are_the_sums_that_they_say[float32-multiply-6]",
     ),
     Mutant(
         "sparse-without-the-last-weights",
@@ -1102,6 +1150,36 @@ MUTANTS = (
         "while k + 3 < end:",
         "while k + 3 <= end:",
         "test_sparse.py::test_it_is_the_whole_product[257-7-11-float64-numba]",
+    ),
+    Mutant(
+        "product-without-the-panels-before-the-last",
+        "jit/matmul.py",
+        "sums, at, first == 0)",
+        "sums, at, True)",
+        "test_jit_matmul.py::test_whole_numbers_are_exact[float64]",
+    ),
+    Mutant(
+        "product-of-columns-side-by-side",
+        "jit/matmul.py",
+        "wide, together = n + n, _side_by_side(columns)",
+        "wide, together = n + n, True",
+        "test_jit_matmul.py::test_it_is_the_original[shape7-c-float64]",
+    ),
+    Mutant(
+        "product-whose-panels-are-all-the-first",
+        "jit/matmul.py",
+        "here = start + columns[0]\n        if together and here",
+        "here = start\n        if together and here",
+        "test_jit_matmul.py::test_it_is_the_original[shape7-z-float64]",
+    ),
+    Mutant(
+        "product-whose-gates-gradient-is-of-one-panel",
+        "jit/matmul.py",
+        "    for block in range(1, dots.shape[0]):\n"
+        "        for i in range(m):\n"
+        "            dots[0, i] += dots[block, i]\n",
+        "",
+        "test_jit_matmul.py::test_it_is_the_original[shape7-z-float64]",
     ),
     Mutant(
         "unpacked-without-its-zeros",

@@ -6,13 +6,46 @@ moves every number of its arguments in two passes.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests.naive_network import convert, flat, places
 
 Pair = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """Shapes of a convolution, and how its kernel walks."""
+
+    n: int
+    groups: int
+    c_in: int  # of one group
+    c_out: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    spare: Pair  # what x is longer than the least that the kernel needs
+
+    @property
+    def size(self) -> Pair:
+        """Of x's maps."""
+        along = zip(self.kernel, self.padding, self.dilation, self.spare, strict=True)
+        height, width = (max(1, d * (k - 1) + 1 - 2 * p) + spare for k, p, d, spare in along)
+        return height, width
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.n, self.groups * self.c_in, *self.size)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.groups * self.c_out, self.c_in, *self.kernel)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
 def walk(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> list[list[int]]:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from l0ref import backends, conditional, ops
 from l0ref.conditional import Packing, Pass
 from l0ref.gates import Gates, by_label, per_input, per_output, per_weight
+from l0ref.jit._compile import Kernel
 from l0ref.layers import (
     AvgPool2d,
     BatchNorm,
@@ -461,6 +462,69 @@ def test_what_is_left_out_is_not_looked_at(backend: str, value: float) -> None:
     odd[1, 0] = value  # an open input is looked at
     with np.errstate(invalid="ignore"):
         assert np.isnan(network.evaluate(odd, [0, 1, 2], noise, **NO_PENALTY).loss.total)
+
+
+# --- layers that are run as one ---
+
+
+def dense_relu_dense(
+    skips: dict[int, int] | None = None, sources: dict[int, int] | None = None
+) -> Network:
+    rng = np.random.default_rng(8)
+    layers: list[Layer] = []
+    for shape in ((4, 4), (4, 4)):
+        gates, log_alpha = per_input(shape), rng.normal(size=shape[0])
+        layers += [Dense(rng.normal(size=shape), rng.normal(size=4), gates, log_alpha), ReLU()]
+    layers.append(Dense(rng.normal(size=(4, 3)), rng.normal(size=3)))
+    return Network(layers, skips=skips, sources=sources)
+
+
+def test_a_dense_layer_is_run_with_its_rectifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, ran, run = dense_relu_dense().with_backend("numba"), [], Kernel._run
+    assert network.plan.blocks == {0: 1, 2: 3}
+    assert LeNet5().plan.blocks == {0: 2, 3: 5, 7: 8}
+    assert MLP((4, 3, 2), activation="tanh").plan.blocks == {}
+
+    def spy(kernel: Any, *args: Any) -> Any:
+        ran.append(kernel.__name__)
+        return run(kernel, *args)
+
+    monkeypatch.setattr(Kernel, "_run", spy)
+    x = np.random.default_rng(9).normal(size=(5, 4))
+    check(network, x, 9)
+    assert "_affine" in ran
+    assert "_pull" in ran
+    passed = [name for name in ran if name.startswith("_relu")]
+    assert len(passed) == 4  # of the check's own way there and back, layer by layer
+
+
+@pytest.mark.parametrize(("skips", "sources"), [
+    ({2: 0}, {}), ({0: INPUT}, {}), ({1: INPUT}, {}), ({1: 0}, {}), ({3: 1}, {2: 0}),
+])  # fmt: skip
+def test_what_else_reads_a_layer_meets_it_without_its_rectifier(
+    skips: dict[int, int], sources: dict[int, int]
+) -> None:
+    """Or adds to it, before the rectifier or after it."""
+    network = dense_relu_dense(skips, sources)
+    assert 0 not in network.plan.blocks
+    x = np.random.default_rng(10).normal(size=(5, 4))
+    check(network, x, 10)
+
+
+def test_a_plan_is_made_anew_where_layers_or_gates_change() -> None:
+    network = dense_relu_dense()
+    plan = network.plan
+    assert network.plan is plan
+    assert [i for i, _, _ in network.gated] == [0, 2]
+    network.layers[3] = Tanh()
+    assert network.plan.blocks == {0: 1}
+    dense = network.layers[2]
+    assert isinstance(dense, Dense)
+    dense.gates = None
+    assert [i for i, _, _ in network.gated] == [0]
+    network.skips[1] = 0
+    assert network.plan.blocks == {}
+    assert plan.blocks == {0: 1, 2: 3}
 
 
 # --- wirings that once went wrong ---

@@ -8,8 +8,9 @@ order, has at most k + f roundings of eps / 2 of the sum of sizes, on each side.
 import os
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +18,19 @@ from hypothesis import strategies as st
 
 from l0ref import jit, ops
 from l0ref.jit import conv, conv_block
+from l0ref.jit._tiles import (
+    FEW,
+    MANY,
+    MAPS,
+    PHASES,
+    add_few,
+    add_many,
+    multiply,
+    onward,
+    pointer,
+)
+from l0ref.jit._vectors import BYTES
+from tests.naive_conv import Geometry
 
 DTYPES = (np.float32, np.float64)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -30,32 +44,6 @@ ALL = ("dx", "dweight", "dbias", "dz")
 def _one_blas_thread() -> Any:
     with jit.one_blas_thread():
         yield
-
-
-class Geometry(NamedTuple):
-    n: int
-    groups: int
-    c_in: int  # of one group
-    c_out: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    spare: tuple[int, int]  # what x is longer than the least that the kernel needs
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        along = zip(self.kernel, self.padding, self.dilation, self.spare, strict=True)
-        size = (max(1, d * (k - 1) + 1 - 2 * p) + spare for k, p, d, spare in along)
-        return (self.n, self.groups * self.c_in, *size)
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        return (self.groups * self.c_out, self.c_in, *self.kernel)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
 geometries = st.builds(
@@ -319,7 +307,8 @@ HALVES = {"kernel_size": 2}
 @given(blocks, pools, st.booleans(), st.sampled_from(DTYPES), seeds)
 @example(LARGE, HALVES, True, np.float32, 10)
 @example(LARGE, HALVES, False, np.float32, 11)
-@example(LARGE._replace(c_in=11), {"kernel_size": 3, "pool_stride": 2}, False, np.float64, 12)
+@example(LARGE._replace(c_in=11), {"kernel_size": 3, "pool_stride": 2}, True, np.float64, 12)
+@example(LARGE._replace(n=9, c_out=13), {"kernel_size": (2, 3)}, True, np.float32, 13)
 def test_the_block_on_whole_numbers(
     form: str, geometry: Geometry, pool: Any, need_dx: bool, dtype: Any, seed: int
 ) -> None:
@@ -420,6 +409,51 @@ def test_a_closed_map_costs_its_weights_nothing_and_feels_its_pull() -> None:
     same(got, wanted)
     assert not got[2][0].any()
     assert got[4][0] != 0
+
+
+# --- the tiles that it is made of ---
+
+
+@numba.njit
+def _in_tiles(which, weights, at, n, values, table, out, places):  # type: ignore[no-untyped-def]
+    w, v, o = pointer(weights, 0), onward(pointer(values, 1), 2), pointer(out, 0)
+    if which == 0:
+        multiply(w, n, v, pointer(table, 0), o, 70)
+    elif which == 1:
+        add_few(w, pointer(at, 0), n, v, pointer(table, 0), o, pointer(places, 0))
+    else:
+        add_many(w, pointer(at, 0), n, v, pointer(table, 0), o, pointer(places, 0))
+
+
+@pytest.mark.parametrize("n", [0, 1, 6])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["multiply", "add_few", "add_many"])
+@both_dtypes
+def test_tiles_are_the_sums_that_they_say(which: int, n: int, dtype: Any) -> None:
+    draw = np.random.default_rng(18).integers
+    lanes = BYTES // np.dtype(dtype).itemsize
+    weights, values = (draw(-9, 10, size).astype(dtype) for size in (7 * MAPS, 200 + lanes))
+    at, table = draw(0, 50, 7).astype(np.int32), draw(0, 140, 7 * PHASES).astype(np.int32)
+    # The last vector overlaps the one before, and what that has added must not be lost.
+    places = np.arange(MANY, dtype=np.int32) * lanes
+    places[-1] -= lanes - 3
+    start = draw(-9, 10, MAPS * PHASES * 70 + lanes).astype(dtype)
+    got, wanted = start.copy(), start.copy()
+    _in_tiles(which, weights, at, n, values, table, got, places)
+    if which == 0:
+        for m in range(MAPS):
+            for q in range(PHASES):
+                for lane in range(lanes):
+                    wanted[(m * PHASES + q) * 70 + lane] = sum(
+                        weights[k * MAPS + m] * values[3 + table[k * PHASES + q] + lane]
+                        for k in range(n)
+                    )
+    else:
+        for q in range(FEW if which == 1 else MANY):
+            for lane in range(lanes):
+                wanted[places[q] + lane] += sum(
+                    weights[k] * values[3 + at[k] + table[q] + lane] for k in range(n)
+                )
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_without_compiling() -> None:

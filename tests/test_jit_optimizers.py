@@ -12,9 +12,9 @@ import pytest
 from numba import config
 
 from l0ref import jit
-from l0ref.jit._compile import Kernel
+from l0ref.jit._compile import FEW, Kernel
 from l0ref.jit.optimizers import step_and_average as by_twin
-from l0ref.optimizers import SGD, Adam, TemporalAverage
+from l0ref.optimizers import SGD, Adam, TemporalAverage, all_finite
 from l0ref.optimizers import step_and_average as by_original
 
 STEPS = 20
@@ -256,3 +256,35 @@ def test_a_parameter_that_cannot_be_written_is_the_originals_error() -> None:
         params["0.weight"].flags.writeable = False
         with pytest.raises(ValueError, match="read-only"):
             step(optimizer, average, params, grads, {})
+
+
+# --- whether all is finite ---
+
+
+@both_dtypes
+@pytest.mark.parametrize("size", [1, 300, FEW - 1, FEW, 3 * FEW + 5])
+@pytest.mark.parametrize("layout", ["whole", "strided"])
+def test_all_finite(dtype: Any, size: int, layout: str) -> None:
+    values = (
+        np.random.default_rng(size).normal(size=(size, 1 + (layout == "strided"))).astype(dtype)
+    )
+    values = values[:, 0]
+    assert jit.TWINS[all_finite](values) is True
+    values /= abs(values).max()
+    values *= np.finfo(dtype).max / 2  # finite, though their squares are not
+    assert jit.TWINS[all_finite](values) is True
+    for place in {0, size // 2, size - 1}:
+        for odd in (np.nan, np.inf, -np.inf):
+            before, values[place] = values[place], odd
+            assert jit.TWINS[all_finite](values) is False
+            values[place] = before
+    values[0], values[-1] = np.inf, -np.inf
+    assert jit.TWINS[all_finite](values) is False
+
+
+@pytest.mark.parametrize("values", [
+    np.float16([1, np.nan]), np.array([1, 2]), np.zeros((0, 3)), np.array([1j, np.inf]),
+    np.ma.masked_array([1.0, np.nan], [False, True]),
+], ids=["float16", "int", "empty", "complex", "masked"])  # fmt: skip
+def test_all_finite_of_what_no_kernel_takes(values: Any) -> None:
+    assert jit.TWINS[all_finite](values) is all_finite(values)

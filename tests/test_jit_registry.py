@@ -13,7 +13,7 @@ import l0ref
 from l0ref import backends, jit
 from l0ref.jit import _registry
 
-HELPERS = {"threads", "elementary"}  # of all twins: they have no original
+HELPERS = {"threads", "elementary", "blas"}  # of all twins: they have no original
 ROOT = Path(l0ref.__path__[0])
 Rooms = dict[str, ModuleType]
 
@@ -81,7 +81,8 @@ def faults(rooms: Rooms, originals: Rooms, twins: dict[Any, Any]) -> list[str]:
                 continue
             if hasattr(originals.get(room), name):
                 found.append(f"{room}.{name} has its original's name, but is no twin")
-            shared = any(value in vars(m).values() for m in rooms.values() if m is not module)
+            others = (vars(m).values() for m in rooms.values() if m is not module)
+            shared = any(value is other for names in others for other in names)
             if not shared:
                 found.append(f"{room}.{name} is neither a twin nor of use to another file")
     return found

@@ -18,6 +18,7 @@ from scipy import signal
 from l0ref import ops
 from tests import naive_conv as naive
 from tests import naive_network
+from tests.naive_conv import Geometry
 
 DTYPES = (np.float32, np.float64)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -53,31 +54,6 @@ FORMS = {
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
-class Geometry(NamedTuple):
-    n: int
-    groups: int
-    c_in: int  # of one group
-    c_out: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    spare: tuple[int, int]  # what x is longer than the least that the kernel needs
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return tuple(
-            max(1, d * (k - 1) + 1 - 2 * p) + spare
-            for k, p, d, spare in zip(
-                self.kernel, self.padding, self.dilation, self.spare, strict=True
-            )
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
-
-
 geometries = st.builds(
     Geometry, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2),
     kernel=pairs(1, 3), stride=pairs(1, 3), padding=pairs(0, 2), dilation=pairs(1, 2),
@@ -97,9 +73,8 @@ def frozen(values: Any, dtype: Any) -> Any:
 
 def conv_case(form: Form, geometry: Geometry, dtype: Any, draw: Any) -> Any:
     """Arrays filled by draw(shape), and a cotangent of the shape that the loops find."""
-    n, groups, c_in, c_out, kernel, *_ = geometry
-    weight = (groups * c_out, c_in, *kernel)
-    shapes = {"x": (n, groups * c_in, *geometry.size), "weight": weight}
+    n, weight = geometry.n, geometry.weight_shape
+    shapes = {"x": geometry.x_shape, "weight": weight}
     if form.has_bias:
         shapes["bias"] = weight[:1]
     if form.has_gates:
@@ -108,10 +83,10 @@ def conv_case(form: Form, geometry: Geometry, dtype: Any, draw: Any) -> Any:
     arrays = {name: frozen(draw(shape), dtype) for name, shape in shapes.items()}
     out = [
         len(naive.walk(*along))
-        for along in zip(geometry.size, kernel, geometry.stride, geometry.padding,
+        for along in zip(geometry.size, geometry.kernel, geometry.stride, geometry.padding,
                          geometry.dilation, strict=True)
     ]  # fmt: skip
-    return arrays, frozen(draw((n, groups * c_out, *out)), dtype)
+    return arrays, frozen(draw((n, weight[0], *out)), dtype)
 
 
 def run(form: Form, geometry: Geometry, arrays: Any, cotangent: Any) -> tuple[Any, Any]:

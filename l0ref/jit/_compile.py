@@ -30,6 +30,7 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 from numba import prange
 from numba.core import event
 
@@ -54,7 +55,7 @@ REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
 # millisecond, which is what lies between two parallel loops of a step. The variables are read when
 # OpenMP is loaded, which Numba does later; who has chosen for themselves is left alone.
 if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-    os.environ["GOMP_SPINCOUNT"] = "4000"
+    os.environ["GOMP_SPINCOUNT"] = "12000"
     os.environ["KMP_BLOCKTIME"] = "0"
 
 FEW = 40_000
@@ -126,6 +127,9 @@ class Kernel:
 
     def _compile(self, parallel: bool, *, cache: bool) -> Any:
         options = self._options | {"parallel": parallel}
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            # Of an overflow or a NaN, compiled code says nothing either.
+            return np.errstate(all="ignore")(self._function)
         function = _named(self._function, "parallel" if parallel else "serial")
         try:
             return numba.njit(cache=cache, **options)(function)
@@ -146,10 +150,11 @@ class Kernel:
         return self._run(False, args) if size < FEW else self(*args)
 
     def _run(self, parallel: bool, args: tuple[Any, ...]) -> Any:
-        if parallel not in self._compiled:
-            self._compiled[parallel] = self._compile(parallel, cache=True)
+        compiled = self._compiled.get(parallel)
+        if compiled is None:
+            compiled = self._compiled[parallel] = self._compile(parallel, cache=True)
         try:
-            return self._compiled[parallel](*args)
+            return compiled(*args)
         except OSError:  # the disk is full, or the folder has become read-only
             self._compiled[parallel] = self._compile(parallel, cache=False)
             return self._compiled[parallel](*args)

@@ -38,7 +38,7 @@ def new_maps(n: int, c: int, size: Sequence[int], dtype: Any) -> Array:
     return np.empty((c, n, *size), dtype).transpose(1, 0, 2, 3)
 
 
-def count_parts(n: int, row_bytes: int, weight_bytes: int) -> tuple[int, int]:
+def _count_parts(n: int, row_bytes: int, weight_bytes: int) -> tuple[int, int]:
     """How many parts the examples are cut into, and how many of a part are a block.
 
     By the shapes alone, so that sums do not depend on the number of threads. Evenly many, for two
@@ -355,4 +355,4 @@ def _maps(y: Array, out_size: tuple[int, int]) -> Array:
 
 def _parts(x: Array, rows: Array, out_size: tuple[int, int]) -> tuple[int, int]:
     row_bytes = rows.shape[2] * out_size[0] * out_size[1] * x.itemsize
-    return count_parts(x.shape[0], row_bytes, rows.nbytes)
+    return _count_parts(x.shape[0], row_bytes, rows.nbytes)

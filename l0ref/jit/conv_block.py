@@ -1,13 +1,17 @@
 r"""Twins of `l0ref.ops.conv_block`: the maps before pooling are never stored.
 
-Forward, a few examples' product is gated, rectified and pooled while it is in cache. What is kept
-is, for each window, its greatest value and which place had it, or `NONE`: the rectifier has closed
-the window.
+Forward, the numbers of an example are laid out so that those which a kernel's element meets at the
+same place of neighbouring windows of the pool lie side by side. Then a vector holds one place of
+many windows, a few vectors are all places of these windows, and all products of a few maps with
+them are added up in registers (`multiply`). Sums are gated, rectified and pooled in cache; what is
+kept is, for each window, its greatest value and which place had it, or `NONE`: the rectifier has
+closed the window.
 
 Backward, a window of the pool has one place that feels it, if any. So its dy meets one window of x
 only: dweight grows by dy times what that window holds, dx by dy times the weights. For a pool of
-2 x 2 that is at most a fourth of the arithmetic of whole matrix products; the maps come last in
-memory then, so that what a row of the kernel sees is one run of numbers.
+2 x 2 that is at most a fourth of the arithmetic of whole matrix products. Both are sums of a few
+rows out of many (`add_many`): of windows of x, for each map, and of weights, for each window. The
+maps come last in memory then, so that what a row of the kernel sees is one run of numbers.
 
 What is not finite has rules of its own (0 times infinity is NaN, all over a map): such numbers, the
 original takes.
@@ -15,6 +19,7 @@ original takes.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,27 +29,22 @@ from .. import ops
 from ..ops import conv, pool
 from ._compile import REASSOCIATE, inline, parallel, prange
 from ._registry import TWINS, NotForKernel, check_arrays, packed, twin
-from .conv import (
-    PARTIALS,
-    by_map,
-    count_parts,
-    gate_rows,
-    new_maps,
-    strips_size,
-    windows_to_columns,
-)
+from ._tiles import FEW, MANY, MAPS, PHASES, add_few, add_many, multiply, onward, pointer
+from ._vectors import BYTES
+from .conv import PARTIALS, by_map, gate_rows, new_maps
 
 Array = NDArray[Any]
 Gradients = tuple[Array | None, Array, Array | None, Array | None]
+Geometry = tuple[int, ...]
 
 NONE = 255
 """The place of a window's greatest value where none is above 0."""
 
-PARTS = 16
-"""Parts that the examples are cut into, backward."""
+PARTS = 8
+"""Parts that the examples are cut into."""
 
-LANES = 8
-"""Rows of weights are filled up to a multiple of this, so that vectors fit."""
+WINDOWS = 64
+"""Windows of the pool, at least, that are pooled at once where there are as many."""
 
 
 class Fused(NamedTuple):
@@ -52,193 +52,429 @@ class Fused(NamedTuple):
 
     arguments: tuple[Array, Array, Array | None, Array | None]  # x, weight, bias, z
     options: dict[str, Any]
-    geometry: tuple[int, ...]
-    pool: tuple[int, ...]
+    geometry: Geometry
+    pool: Geometry
     winner: NDArray[np.uint8]  # (C_out, N, places): i kw + j in the window of the pool, or NONE
     ungated: Array  # (C_out, N, places): what z multiplied, there
 
 
+@functools.lru_cache(maxsize=64)
+def _layout(height: int, width: int, geometry: Geometry, pool: Geometry) -> tuple[Array, Array]:
+    """Return where the laid-out numbers of a map come from, and where `multiply` finds them.
+
+    Windows of the pool lie (t_h, t_w) apart in the padded map. Number (u, v) after the first of
+    each, for all windows in their order, is a piece of what is laid out: there
+    [v, u % t_h, u // t_h + h, w] is number (t_h h + u, t_w w + v) of the map.
+
+    Returns
+    -------
+    order : array of int32
+        Positions in the padded map.
+    first : array of int32, (ceil(ph pw / PHASES), kh kw, PHASES)
+        Where that piece begins which the element (i, j) of the kernel meets at a place of the
+        window, for all places; the last is repeated to fill the array.
+    """
+    kh, kw, s_h, s_w, p_h, p_w, d_h, d_w, _, _ = geometry
+    ph, pw, q_h, q_w, h_pool, w_pool = pool
+    t_h, t_w = s_h * q_h, s_w * q_w
+    tall, wide = (ph - 1) * s_h + (kh - 1) * d_h + 1, (pw - 1) * s_w + (kw - 1) * d_w + 1
+    rests, rows = min(t_h, tall), h_pool + (tall - 1) // t_h
+    v, rest, row, w = np.ix_(*map(np.arange, (wide, rests, rows, w_pool)))
+    # The last row may lie below the map where its rest is large: nothing reads it then.
+    source = np.minimum(t_h * row + rest, height + 2 * p_h - 1)
+    order = source * (width + 2 * p_w) + t_w * w + v
+    a, b, i, j = np.ix_(*map(np.arange, (ph, pw, kh, kw)))
+    u, v = a * s_h + i * d_h, b * s_w + j * d_w
+    starts = ((v * rests + u % t_h) * rows + u // t_h) * w_pool
+    starts = starts.reshape(ph * pw, kh * kw)
+    places = np.minimum(np.arange(-(-ph * pw // PHASES) * PHASES), ph * pw - 1)
+    first = starts[places].reshape(-1, PHASES, kh * kw).swapaxes(1, 2)
+    return order.ravel().astype(np.int32), np.ascontiguousarray(first, dtype=np.int32)
+
+
+@inline()
+def _lay_out(image, height, width, pads, order, size, frame, out):  # type: ignore[no-untyped-def]
+    """Bring a map in the order of `_layout`; the border of frame is 0."""
+    p_h, p_w = pads
+    if p_h > 0 or p_w > 0:
+        for h in range(height):
+            first = (h + p_h) * (width + 2 * p_w) + p_w
+            for w in range(width):
+                frame[first + w] = image[h * width + w]
+        for t in range(size):
+            out[t] = frame[order[t]]
+    else:
+        for t in range(size):
+            out[t] = image[order[t]]
+
+
 @inline(fastmath=REASSOCIATE)
-def _gated(source, shift, gate, gates_bias, out):  # type: ignore[no-untyped-def]
+def _gated(source, size, shift, gate, gates_bias, out, zero):  # type: ignore[no-untyped-def]
     """Add the bias, multiply by the gate; return 0, or NaN if a value is not finite."""
-    zero = out.dtype.type(0)
     total = zero
     if gates_bias:
-        for p in range(out.shape[0]):
+        for p in range(size):
             value = (source[p] + shift) * gate
             out[p] = value
             total += value * zero
     else:
-        for p in range(out.shape[0]):
+        for p in range(size):
             value = source[p] * gate + shift
             out[p] = value
             total += value * zero
     return total
 
 
-@inline(fastmath=REASSOCIATE)
-def _not_finite(values):  # type: ignore[no-untyped-def]
-    """0, or NaN if a value is not finite."""
-    zero = values.dtype.type(0)
-    total = zero
-    for p in range(values.shape[0]):
-        total += values[p] * zero
-    return total
+@inline()
+def _pool(  # type: ignore[no-untyped-def]
+    sums, stride, n_places, size, shift, gate, gates_bias, keep, gated, best, place, before,
+    zero,
+):  # fmt: skip
+    """Rectify and pool `size` windows; place k of them is in row k % PHASES of tile k // PHASES."""
+    odd = zero
+    for p in range(size):
+        best[p] = 0
+    for p in range(size):
+        place[p] = NONE
+    for k in range(n_places):
+        row = (k // PHASES * MAPS * PHASES + k % PHASES) * stride
+        mine = np.uint8(k)
+        odd += _gated(onward(sums, row), size, shift, gate, gates_bias, gated, zero)
+        for p in range(size):
+            value, old, other = gated[p], best[p], place[p]
+            best[p] = value if value > old else old
+            place[p] = mine if value > old else other
+    if keep:
+        inner = shift if gates_bias else zero
+        for p in range(size):
+            before[p] = 0
+        for k in range(n_places):
+            source = onward(sums, (k // PHASES * MAPS * PHASES + k % PHASES) * stride)
+            mine = np.uint8(k)
+            for p in range(size):
+                before[p] = source[p] + inner if place[p] == mine else before[p]
+    return odd
+
+
+@inline()
+def _forward_block(  # type: ignore[no-untyped-def]
+    low, high, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
+    y, winner, ungated, frame, laid, sums, gated,
+):  # fmt: skip
+    c_in, n_all, height, width = x.shape
+    c_out, windows = y.shape[0], y.shape[2]
+    tables, k = table.shape[0], table.shape[1]
+    lanes, tile, each = BYTES // x.itemsize, MAPS * PHASES, z.shape[0] > 1
+    size, stride = order.shape[0], gated.shape[0]
+    for n in range(low, high):
+        for c in range(c_in):
+            _lay_out(
+                pointer(x, (c * n_all + n) * height * width), height, width, pads,
+                pointer(order, 0), size, pointer(frame, 0),
+                pointer(laid, ((n - low) * c_in + c) * size),
+            )  # fmt: skip
+    odd = x.dtype.type(0)
+    for g in range(weight.shape[0]):
+        for t in range(tables):
+            for n in range(high - low):
+                for w in range(0, windows, lanes):
+                    multiply(
+                        pointer(weight, g * k * MAPS), k, pointer(laid, n * c_in * size + w),
+                        pointer(table, t * k * PHASES),
+                        pointer(sums, t * tile * stride + n * windows + w), stride,
+                    )  # fmt: skip
+        step = 1 if each else high - low
+        for o in range(g * MAPS, min(c_out, (g + 1) * MAPS)):
+            first = (o - g * MAPS) * PHASES * stride
+            for n in range(low, high, step):
+                at = (o * n_all + n) * windows
+                odd += _pool(
+                    pointer(sums, first + (n - low) * windows), stride, n_places, step * windows,
+                    bias[o], z[n if each else 0, o], gates_bias, keep, pointer(gated, 0),
+                    pointer(y, at), pointer(winner, at), pointer(ungated, at), x.dtype.type(0),
+                )  # fmt: skip
+    return odd
 
 
 @inline()
 def _forward_part(  # type: ignore[no-untyped-def]
-    start, stop, block, x, weight, bias, z, gates_bias, keep, geometry, pool,
+    start, stop, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
     y, winner, ungated,
 ):  # fmt: skip
-    c_out, k = weight.shape
-    h_out, w_out = geometry[8], geometry[9]
-    ph, pw, s_h, s_w, h_pool, w_pool = pool
-    places = h_out * w_out
-    each = z.shape[0] > 1
-    strips = np.empty(strips_size(geometry), x.dtype)
-    columns_room = np.empty(k * block * places, x.dtype)
-    tile_room = np.empty(c_out * block * places, x.dtype)
-    gated = np.empty(places, x.dtype)
-    # The windows that start anywhere are pooled, for vectors; then those wanted are picked.
-    best = np.empty(s_h * (h_pool - 1) * w_out + s_w * (w_pool - 1) + 1, x.dtype)
-    place = np.empty(best.shape[0], np.int32)
-    offsets = np.empty(ph * pw, np.int64)
-    for i in range(ph):
-        for j in range(pw):
-            offsets[i * pw + j] = i * w_out + j
+    c_in, _, height, width = x.shape
+    windows = y.shape[2]
+    lanes = BYTES // x.itemsize
+    block = max(1, WINDOWS // windows)
+    # At the end of an example a vector overhangs; what it left there is overwritten or not read.
+    stride = block * windows + lanes
+    frame = np.zeros((height + 2 * pads[0]) * (width + 2 * pads[1]), x.dtype)
+    laid = np.zeros(block * c_in * order.shape[0] + lanes, x.dtype)
+    sums = np.empty((table.shape[0], MAPS, PHASES, stride), x.dtype)
+    gated = np.empty(stride, x.dtype)
     odd = x.dtype.type(0)
     for low in range(start, stop, block):
-        high = min(stop, low + block)
-        wide = (high - low) * places
-        columns = columns_room[: k * wide].reshape(k, wide)
-        tile = tile_room[: c_out * wide].reshape(c_out, wide)
-        windows_to_columns(x, 0, low, high, geometry, strips, columns)
-        np.dot(weight, columns, tile)
-        for o in range(c_out):
-            for n in range(low, high):
-                source = tile[o, (n - low) * places : (n - low + 1) * places]
-                odd += _gated(source, bias[o], z[n if each else 0, o], gates_bias, gated)
-                for p in range(best.shape[0]):
-                    best[p] = 0
-                for p in range(best.shape[0]):
-                    place[p] = NONE
-                for candidate in range(ph * pw):
-                    values, mine = gated[offsets[candidate] :], np.int32(candidate)
-                    for p in range(best.shape[0]):
-                        value, old, other = values[p], best[p], place[p]
-                        best[p] = value if value > old else old
-                        place[p] = mine if value > old else other
-                out, out_winner, before = y[o, n], winner[o, n], ungated[o, n]
-                shift = bias[o] if gates_bias else x.dtype.type(0)
-                for h in range(h_pool):
-                    for w in range(w_pool):
-                        p = h * s_h * w_out + w * s_w
-                        out[h * w_pool + w] = best[p]
-                        out_winner[h * w_pool + w] = place[p]
-                        if keep:
-                            chosen = place[p]
-                            before[h * w_pool + w] = (
-                                source[p + offsets[chosen]] + shift if chosen != NONE else best[p]
-                            )
+        odd += _forward_block(
+            low, min(stop, low + block), x, weight, bias, z, gates_bias, keep, pads, n_places,
+            order, table, y, winner, ungated, frame, laid, sums, gated,
+        )  # fmt: skip
     return odd
 
 
 @parallel()
 def _forward(  # type: ignore[no-untyped-def]
-    parts, block, x, weight, bias, z, gates_bias, keep, geometry, pool, y, winner, ungated, odd
-):
-    n = x.shape[1]
+    parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, first,
+    y, winner, ungated, odd,
+):  # fmt: skip
+    n, c_in = x.shape[1], x.shape[0]
+    c_out, k = weight.shape
+    groups, elements = (c_out + MAPS - 1) // MAPS, first.shape[1]
+    turned = np.empty((groups, k, MAPS), x.dtype)
+    for g in prange(groups):
+        for m in range(MAPS):
+            for t in range(k):
+                turned[g, t, m] = weight[g * MAPS + m, t] if g * MAPS + m < c_out else 0
+    table = np.empty((first.shape[0], k, PHASES), np.int32)
+    for t in range(first.shape[0]):
+        for c in range(c_in):
+            for i in range(elements):
+                for q in range(PHASES):
+                    table[t, c * elements + i, q] = first[t, i, q] + c * order.shape[0]
     for part in prange(parts):
         odd[part] = _forward_part(
-            part * n // parts, (part + 1) * n // parts, block, x, weight, bias, z, gates_bias, keep,
-            geometry, pool, y, winner, ungated,
+            part * n // parts, (part + 1) * n // parts, x, turned, bias, z, gates_bias, keep, pads,
+            n_places, order, table, y, winner, ungated,
+        )  # fmt: skip
+
+
+@inline(fastmath=REASSOCIATE)
+def _sums_of(dy, winner, ungated, size, keep, zero):  # type: ignore[no-untyped-def]
+    """Return the sums of dy where a place of the window won, and of dy times what the gate met.
+
+    And 0, or NaN if a dy is not finite.
+    """
+    total, along, odd = zero, zero, zero
+    for p in range(size):
+        total += dy[p] if winner[p] != NONE else zero
+    for p in range(size):
+        odd += dy[p] * zero
+    if keep:
+        for p in range(size):
+            along += dy[p] * ungated[p]
+    return total, along, odd
+
+
+@inline()
+def _find_winners(  # type: ignore[no-untyped-def]
+    pulled, gate, chosen, size, corner, inside, begin, factor, place, at
+):
+    """Collect dy times the gate wherever a window has a winner, and where; return how many."""
+    found = 0
+    for p in range(size):
+        own = corner[p] + inside[np.intp(chosen[p])]
+        factor[found], place[found], at[found] = pulled[p] * gate, own, begin[own]
+        found += chosen[p] != NONE
+    return found
+
+
+@inline()
+def _sort_by_place(factor, place, found, row, most, counts, factors, rows):  # type: ignore[no-untyped-def]
+    """Append winners of a map, whose weights begin at row, to those of their places."""
+    for k in range(found):
+        own = place[k]
+        last = counts[own]
+        slot = np.intp(own) * most + last
+        factors[slot], rows[slot] = factor[k], row
+        counts[own] = last + 1
+
+
+@inline()
+def _maps_last(image, step, c_in, height, width, line, out):  # type: ignore[no-untyped-def]
+    """Lay the maps of an example, step apart in memory, side by side in each place of out."""
+    if line == width * c_in:  # no border: rows follow each other
+        height, width = 1, height * width
+    for c in range(c_in):
+        for h in range(height):
+            source, row = onward(image, c * step + h * width), onward(out, h * line + c)
+            for w in range(width):
+                row[w * c_in] = source[w]
+
+
+@inline()
+def _maps_first(image, line, step, c_in, height, width, out):  # type: ignore[no-untyped-def]
+    """Undo `_maps_last`."""
+    if line == width * c_in:
+        height, width = 1, height * width
+    for c in range(c_in):
+        for h in range(height):
+            source, row = onward(image, h * line + c), onward(out, c * step + h * width)
+            for w in range(width):
+                row[w] = source[w * c_in]
+
+
+@inline()
+def _add_rows(weights, at, n, values, shifts, out, places, left):  # type: ignore[no-untyped-def]
+    """Add up n rows, weights times values from at on: a piece of `MANY` or `FEW` vectors."""
+    if left > FEW:
+        add_many(weights, at, n, values, shifts, out, places)
+    else:
+        add_few(weights, at, n, values, shifts, out, places)
+
+
+@inline()
+def _pull_example(  # type: ignore[no-untyped-def]
+    n, dy, winner, x, theta, z, need_dx, pads, corner, inside, begin, seen, held, dx,
+    dweight, values, slopes, factor, place, at, counts, factors, rows,
+):  # fmt: skip
+    c_in, n_all, height, width = x.shape
+    (c_out, row), windows = theta.shape, dy.shape[2]
+    line, pieces, step = (width + 2 * pads[1]) * c_in, seen.shape[0], n_all * height * width
+    inner = pads[0] * line + pads[1] * c_in
+    each, most = z.shape[0] > 1, factors.shape[1]
+    _maps_last(
+        pointer(x, n * height * width), step, c_in, height, width, line, pointer(values, inner)
+    )
+    for o in range(c_out):
+        first = (o * n_all + n) * windows
+        found = _find_winners(
+            pointer(dy, first), z[n if each else 0, o], pointer(winner, first), windows,
+            pointer(corner, 0), pointer(inside, 0), pointer(begin, 0),
+            pointer(factor, 0), pointer(place, 0), pointer(at, 0),
+        )  # fmt: skip
+        if need_dx:
+            _sort_by_place(
+                pointer(factor, 0), pointer(place, 0), found, o * row, most,
+                pointer(counts, 0), pointer(factors, 0), pointer(rows, 0),
+            )  # fmt: skip
+        for t in range(0, pieces, MANY):
+            _add_rows(
+                pointer(factor, 0), pointer(at, 0), found, pointer(values, 0), pointer(seen, t),
+                pointer(dweight, o * row), pointer(held, t), pieces - t,
+            )  # fmt: skip
+    if need_dx:
+        for t in range(slopes.shape[0]):
+            slopes[t] = 0
+        for t in range(0, pieces, MANY):
+            for own in range(counts.shape[0]):
+                if counts[own] > 0:
+                    _add_rows(
+                        pointer(factors, own * most), pointer(rows, own * most), counts[own],
+                        pointer(theta, 0), pointer(held, t), pointer(slopes, begin[own]),
+                        pointer(seen, t), pieces - t,
+                    )  # fmt: skip
+        for own in range(counts.shape[0]):
+            counts[own] = 0
+        _maps_first(
+            pointer(slopes, inner), line, step, c_in, height, width,
+            pointer(dx, n * height * width),
         )  # fmt: skip
 
 
 @inline()
-def _winners_part(  # type: ignore[no-untyped-def]
-    start, stop, dy, winner, ungated, x, weight, z, gates_bias, keep, need_dx, geometry, pool,
-    dx, dweight, dbias, dz,
-):  # fmt: skip
-    c_in, _, height, width = x.shape
-    c_out = weight.shape[0]
-    kh, _, s_h, s_w, p_h, p_w, d_h, _, _, _ = geometry
-    ph, pw, q_h, q_w, h_pool, w_pool = pool
-    run = weight.shape[1] // kh
+def _sum_part(start, stop, dy, winner, ungated, z, gates_bias, keep, row, dbias, dz):  # type: ignore[no-untyped-def]
+    c_out, n_all, windows = dy.shape
     each = z.shape[0] > 1
-    line = (width + 2 * p_w) * c_in
-    # One example with its maps last: all that a row of a kernel sees lies in one piece.
-    values = np.zeros((height + 2 * p_h) * line + LANES, x.dtype)
-    slopes = np.zeros(values.shape[0] if need_dx else 1, x.dtype)
-    offsets = np.empty(ph * pw, np.int64)
-    for i in range(ph):
-        for j in range(pw):
-            offsets[i * pw + j] = i * s_h * line + j * s_w * c_in
+    step, odd = 1 if each else stop - start, z.dtype.type(0)
     for o in range(c_out):
-        for t in range(kh * run):
-            dweight[o, t] = 0
-    odd = x.dtype.type(0)
-    for n in range(start, stop):
-        for c in range(c_in):
-            for h in range(height):
-                row, source = values[(h + p_h) * line + p_w * c_in + c :], x[c, n, h]
-                for w in range(width):
-                    row[w * c_in] = source[w]
-        if need_dx:
-            for t in range(slopes.shape[0]):
-                slopes[t] = 0
-        for o in range(c_out):
-            pulled, chosen, before = dy[o, n], winner[o, n], ungated[o, n]
-            own, theta = dweight[o], weight[o]
-            gate = z[n if each else 0, o]
-            total, along = x.dtype.type(0), x.dtype.type(0)
-            odd += _not_finite(pulled)
-            for h in range(h_pool):
-                for w in range(w_pool):
-                    q = h * w_pool + w
-                    if chosen[q] == NONE:
-                        continue
-                    total += pulled[q]
-                    if keep:
-                        along += pulled[q] * before[q]
-                    da = pulled[q] * gate
-                    if da == 0:
-                        continue
-                    base = h * q_h * s_h * line + w * q_w * s_w * c_in + offsets[chosen[q]]
-                    for i in range(kh):
-                        at = base + i * d_h * line
-                        seen, out = values[at : at + run], own[i * run : (i + 1) * run]
-                        for t in range(run):
-                            out[t] += da * seen[t]
-                    if need_dx:
-                        for i in range(kh):
-                            at = base + i * d_h * line
-                            seen, out = theta[i * run : (i + 1) * run], slopes[at : at + run]
-                            for t in range(run):
-                                out[t] += da * seen[t]
-            dbias[n, o] = total * gate if gates_bias else total
-            dz[n, o] = along
-        if need_dx:
-            for c in range(c_in):
-                for h in range(height):
-                    row, source = dx[c, n, h], slopes[(h + p_h) * line + p_w * c_in + c :]
-                    for w in range(width):
-                        row[w] = source[w * c_in]
+        for n in range(start, stop, step):
+            first = (o * n_all + n) * windows
+            total, along, bad = _sums_of(
+                pointer(dy, first), pointer(winner, first), pointer(ungated, first),
+                step * windows, keep, z.dtype.type(0),
+            )  # fmt: skip
+            mine = n if each else row
+            dbias[mine, o] = total * z[n if each else 0, o] if gates_bias else total
+            dz[mine, o] = along
+            odd += bad
     return odd
 
 
+@inline()
+def _pull_part(  # type: ignore[no-untyped-def]
+    start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin, seen, held,
+    dx, dweight,
+):  # fmt: skip
+    c_in, _, height, width = x.shape
+    (c_out, row), windows = theta.shape, corner.shape[0]
+    size = (height + 2 * pads[0]) * (width + 2 * pads[1]) * c_in + BYTES // x.itemsize
+    # With its maps last, all that a row of the kernel sees of an example lies in one piece.
+    values, slopes = np.zeros(size, x.dtype), np.zeros(size if need_dx else 1, x.dtype)
+    factor, at = np.empty(windows + 1, x.dtype), np.empty(windows + 1, np.int32)
+    place = np.empty(windows + 1, np.int32)
+    # The same winners by place: how many, their factors, and where the weights of their maps are.
+    counts = np.zeros(begin.shape[0] if need_dx else 1, np.int32)
+    factors = np.empty((counts.shape[0], most * c_out), x.dtype)
+    rows = np.empty((counts.shape[0], most * c_out), np.int32)
+    for o in range(c_out):
+        for t in range(row):
+            dweight[o, t] = 0
+    for n in range(start, stop):
+        _pull_example(
+            n, dy, winner, x, theta, z, need_dx, pads, corner, inside, begin, seen, held, dx,
+            dweight, values, slopes, factor, place, at, counts, factors, rows,
+        )  # fmt: skip
+
+
 @parallel()
-def _winners(  # type: ignore[no-untyped-def]
-    parts, dy, winner, ungated, x, weight, z, gates_bias, keep, need_dx, geometry, pool,
-    dx, dweight, dbias, dz, odd,
+def _pull(  # type: ignore[no-untyped-def]
+    parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
+    corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
 ):  # fmt: skip
     n = x.shape[1]
     for part in prange(parts):
-        odd[part] = _winners_part(
-            part * n // parts, (part + 1) * n // parts, dy, winner, ungated, x, weight, z,
-            gates_bias, keep, need_dx, geometry, pool, dx, dweight[part], dbias, dz,
+        start, stop = part * n // parts, (part + 1) * n // parts
+        odd[part] = _sum_part(
+            start, stop, dy, winner, ungated, z, gates_bias, keep, np.intp(part), dbias, dz
+        )
+        _pull_part(
+            start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin,
+            seen, held, dx, dweights[part],
         )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _places(geometry: Geometry, pool: Geometry, line: int, c_in: int) -> tuple[Array, ...]:
+    """Return what leads from a window of the pool and its winner to a window of x.
+
+    Returns
+    -------
+    corner : array of int32
+        The first place of each window of the pool, among those of the convolution.
+    inside : array of int32
+        How far after that each winner is; that of `NONE` is never read, but looked up.
+    begin : array of int32
+        Where the window of x begins that each place of the convolution sees, in an example with its
+        maps last and `line` numbers a row.
+    """
+    _, _, s_h, s_w, _, _, _, _, h_out, w_out = geometry
+    ph, pw, q_h, q_w, h_pool, w_pool = pool
+
+    def positions(h: Array, w: Array, to_h: int, to_w: int) -> Array:
+        places: Array = (h[:, None] * to_h + w * to_w).ravel().astype(np.int32)
+        return places
+
+    corner = positions(np.arange(h_pool), np.arange(w_pool), q_h * w_out, q_w)
+    begin = positions(np.arange(h_out), np.arange(w_out), s_h * line, s_w * c_in)
+    inside = np.zeros(NONE + 1, np.int32)
+    inside[: ph * pw] = positions(np.arange(ph), np.arange(pw), w_out, 1)
+    return corner, inside, begin
+
+
+@functools.lru_cache(maxsize=64)
+def _pieces(kernel: tuple[int, int], c_in: int, line: int, lanes: int) -> tuple[Array, Array]:
+    """Return where the vectors of a window lie from its beginning on, in x and in the weights.
+
+    x has its maps last, and `line` numbers between two rows that the kernel sees. For whole calls
+    of `add_many` and `add_few`, the last vector of x is repeated; weights are 0 there.
+    """
+    kh, kw = kernel
+    across = -(-kw * c_in // lanes)
+    i, v = np.divmod(np.arange(kh * across), across)
+    n = kh * across
+    filled = -(-n // MANY) * MANY
+    filled -= MANY - FEW if filled - n >= MANY - FEW else 0
+    seen = np.full(filled, i[-1] * line + v[-1] * lanes, np.int32)
+    seen[:n] = i * line + v * lanes
+    return seen, np.arange(filled, dtype=np.int32) * lanes
 
 
 @twin(ops.conv_relu_pool)
@@ -288,11 +524,12 @@ def conv_relu_pool(
     rows_of_y = y.transpose(1, 0, 2, 3).reshape(c_out, n, -1)
     winner = np.empty(rows_of_y.shape, np.uint8)
     ungated = rows_of_y if z is None else np.empty_like(rows_of_y)
-    parts, block = count_parts(n, rows.shape[1] * out_size[0] * out_size[1] * x.itemsize, 1)
+    parts = min(n, PARTS)
     odd = np.empty(parts, x.dtype)
+    order, first = _layout(*x.shape[2:], geometry, pool_geometry)
     _forward(
-        parts, block, maps, rows, shift, gates, gates_bias, z is not None, geometry, pool_geometry,
-        rows_of_y, winner, ungated, odd,
+        parts, maps, rows, shift, gates, gates_bias, z is not None, pads, kernel[0] * kernel[1],
+        order, first, rows_of_y, winner, ungated, odd,
     )  # fmt: skip
     if odd.any():
         raise NotForKernel
@@ -323,30 +560,46 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     except NotForKernel:
         return by_original()
     maps, cotangent = by_map(x), by_map(dy).reshape(c_out, n, -1)
-    gates = gate_rows(z, c_out, x.dtype)
-    dbias, dz = np.empty((n, c_out), x.dtype), np.empty((n, c_out), x.dtype)
+    gates, lanes, pads = gate_rows(z, c_out, x.dtype), BYTES // x.itemsize, geometry[4:6]
     c_in, kh, kw = weight.shape[1:]
-    run = kw * c_in
+    line, run = (x.shape[3] + 2 * pads[1]) * c_in, kw * c_in
+    corner, inside, begin = _places(geometry, pool_geometry, line, c_in)
+    seen, held = _pieces((kh, kw), c_in, geometry[6] * line, lanes)
+    most = -(-pool_geometry[0] // pool_geometry[2]) * -(-pool_geometry[1] // pool_geometry[3])
+    theta = _aligned((c_out, len(held) * lanes), x.dtype)
+    across = -(-run // lanes) * lanes
+    if need_dx:
+        theta[:] = 0
+        rows = theta[:, : kh * across].reshape(c_out, kh, across)
+        rows[:, :, :run].reshape(c_out, kh, kw, c_in)[...] = weight.transpose(0, 2, 3, 1)
+    parts = min(n, PARTS, max(4, PARTIALS // theta.nbytes))
     dx = np.empty_like(maps) if need_dx else maps
-    rows = np.zeros((c_out, kh, -(-run // LANES) * LANES), x.dtype)
-    rows[:, :, :run] = weight.transpose(0, 2, 3, 1).reshape(c_out, kh, run)
-    rows = rows.reshape(c_out, -1)
-    parts = min(n, PARTS, max(4, PARTIALS // rows.nbytes))
-    dweights, odd = np.empty((parts, *rows.shape), x.dtype), np.empty(parts, x.dtype)
-    _winners(
-        parts, cotangent, winner, ungated, maps, rows, gates, options["gates_bias"], z is not None,
-        need_dx, geometry, pool_geometry, dx, dweights, dbias, dz, odd,
+    dweights = np.empty((parts, *theta.shape), x.dtype)
+    odd, sums = np.empty(parts, x.dtype), (n if len(gates) > 1 else parts, c_out)
+    dbias, dz = np.empty(sums, x.dtype), np.empty(sums, x.dtype)
+    _pull(
+        parts, cotangent, winner, ungated, maps, theta, gates, options["gates_bias"],
+        z is not None, need_dx, pads, most, corner, inside, begin, seen, held, dx, dweights, dbias,
+        dz, odd,
     )  # fmt: skip
+    own = dweights.sum(axis=0)[:, : kh * across].reshape(c_out, kh, across)[:, :, :run]
+    dweight = np.ascontiguousarray(own.reshape(c_out, kh, kw, c_in).transpose(0, 3, 1, 2))
     if odd.any():
         return by_original()
-    own = dweights.sum(axis=0).reshape(c_out, kh, -1)[:, :, :run].reshape(c_out, kh, kw, c_in)
-    dweight = np.ascontiguousarray(own.transpose(0, 3, 1, 2))
     return (
         dx.transpose(1, 0, 2, 3) if need_dx else None,
         dweight,
         None if bias is None else dbias.sum(axis=0),
         None if z is None else dz if z.ndim == 2 else dz.sum(axis=0),
     )
+
+
+def _aligned(shape: tuple[int, int], dtype: Any) -> Array:
+    """Return room that begins where a vector may: it is then read from one cache line."""
+    size = shape[0] * shape[1]
+    room = np.empty(size + BYTES, dtype)
+    first = -room.ctypes.data % BYTES // room.itemsize
+    return room[first : first + size].reshape(shape)
 
 
 def _twin(original: Any) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import ops
-from ..ops.cross_entropy import check_labels
 from ._compile import kernel
 from ._registry import NotForKernel, check_arrays, packed, twin
+from .elementary import exp
 
 Array = NDArray[Any]
 
@@ -24,28 +24,38 @@ class CrossEntropyResiduals(NamedTuple):
 
 @kernel()
 def _loss_and_derivative(logits, labels, dlogits):  # type: ignore[no-untyped-def]
+    """NaN for a label that is none."""
     n, k = logits.shape
-    loss = 0.0
+    number = logits.dtype.type
+    flat, places, loss = dlogits.reshape(-1), np.empty(n, np.int64), 0.0
     for row in range(n):
         a, d, label = logits[row], dlogits[row], labels[row]
+        if label < 0 or label >= k:
+            return np.nan
         at = 0
         for j in range(k):
             if a[j] > a[at]:
                 at = j
-        greatest = a[at]
+        places[row] = at
+        for j in range(k):
+            d[j] = a[j] - a[at]
+        loss -= d[label]
+    for i in range(flat.shape[0]):
+        flat[i] = exp(flat[i])
+    for row in range(n):
+        d, at, label = dlogits[row], places[row], labels[row]
         others = 0.0
         for j in range(k):
-            d[j] = math.exp(a[j] - greatest)
             if j != at:
                 others += d[j]
-        total = (1.0 + others) * n
-        rest = 0.0
+        share = number(1.0 / ((1.0 + others) * n))
+        rest = number(0)
         for j in range(k):
-            d[j] /= total
+            d[j] *= share
             if j != label:
                 rest += d[j]
         d[label] = -rest
-        loss += math.log1p(others) - (a[label] - greatest)
+        loss += math.log1p(others)
     return loss / n
 
 
@@ -55,9 +65,12 @@ def softmax_cross_entropy(
 ) -> tuple[np.floating[Any], CrossEntropyResiduals]:
     """Loss and derivative from the same exponentials."""
     check_arrays(logits)
-    targets = check_labels(logits, labels)
+    if type(labels) is not np.ndarray or labels.dtype != np.int64:
+        raise NotForKernel
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise NotForKernel
     dlogits = np.empty(logits.shape, logits.dtype)
-    loss = _loss_and_derivative(packed(logits), packed(targets), dlogits)
+    loss = _loss_and_derivative(packed(logits), packed(labels), dlogits)
     if not math.isfinite(loss):  # which of the logits are NaN or infinite is the original's matter
         raise NotForKernel
     return logits.dtype.type(loss), CrossEntropyResiduals(dlogits)
@@ -68,5 +81,7 @@ def softmax_cross_entropy_vjp(dloss: float, residuals: Any) -> Array:
     """Scale what is there."""
     if not isinstance(residuals, CrossEntropyResiduals):
         raise NotForKernel
+    if dloss == 1:
+        return residuals.dlogits
     dlogits: Array = residuals.dlogits * residuals.dlogits.dtype.type(dloss)
     return dlogits

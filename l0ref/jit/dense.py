@@ -1,4 +1,4 @@
-"""Twins of `l0ref.ops.dense`."""
+"""Twins of `l0ref.ops.dense`: blocks of the result, each made and finished by one thread."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.dense import DenseResiduals as OriginalResiduals
-from ._compile import REASSOCIATE, parallel, prange
+from ._compile import REASSOCIATE, inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from .blas import SMALL, multiply
 
 Array = NDArray[Any]
+Gradients = tuple[Array | None, Array, Array, Array | None]
 
-ROWS, ROW_BLOCKS = 50, 4
-"""Each block of examples is one BLAS call on one thread: of this many, and no more blocks."""
+ROWS, COLUMNS = 50, 320
+"""Examples, and output units, of a block of a product: at most so many."""
 
-UNITS = 32
-"""Input units a block of the weights' gradient."""
+UNITS, FEW_UNITS = 200, 32
+"""Input units of one product for dx, and of one for the weights' gradient: at most so many."""
+
+PER_NUMBER = 8
+"""Multiplications of a product that take as long as one number of an elementwise function."""
 
 
 class DenseResiduals(NamedTuple):
-    """What `dense_vjp` needs of the forward pass."""
+    """What `pull` needs of the forward pass."""
 
     x: Array
     weight: Array
-    product: Array  # the weights that were multiplied: gates on weights are in them
     z: Array | None
     on: str
+    rectified: Array | None  # y, behind a rectifier
 
     @property
     def originals(self) -> OriginalResiduals:
@@ -37,89 +42,198 @@ class DenseResiduals(NamedTuple):
         return OriginalResiduals(self.x, self.weight, self.z, self.on, None, True)
 
 
-PER_NUMBER = 8
-"""Multiplications of a product that take as long as one number of an elementwise function."""
+# Blocks are made of the shapes alone, not of the number of threads: so are the sums, and they are
+# the same to the bit on any number.
 
 
-def _rows(n: int) -> int:
-    # Of the shape alone, not of the threads: the sums are then the same to the bit on any number.
-    return max(ROWS, -(-n // ROW_BLOCKS))
+def _part(n: int, most: int, *, even: bool = False) -> int:
+    """Size of the parts of n where they are alike; of an even number, for two threads, if asked."""
+    parts = -(-n // most)
+    if even:
+        parts += parts % 2
+    return -(-n // parts)
 
 
-def _size(n: int, weight: Array) -> int:
-    return n * weight.size // PER_NUMBER
+def _depth(rows: int, columns: int) -> int:
+    """Terms of each sum that are added at a time: so many that BLAS does not copy its operands."""
+    return max(SMALL // (rows * columns), 16)
+
+
+@inline()
+def _gate(values, gates, out):  # type: ignore[no-untyped-def]
+    for i in range(out.shape[0]):
+        out[i] = values[i] * gates[i]
 
 
 @parallel()
-def _affine(x, z, gated, weight, bias, rows, y):  # type: ignore[no-untyped-def]
+def _affine(  # type: ignore[no-untyped-def]
+    x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y
+):
     n, d_in = x.shape
+    d_out = weight.shape[1]
+    zero = x.dtype.type(0)
     each = z.shape[0] > 1  # one draw an example
-    for block in prange((n + rows - 1) // rows):
-        start = block * rows
-        stop = min(n, start + rows)
-        out = y[start:stop]
-        if gated:
-            gated_x = np.empty((stop - start, d_in), x.dtype)
-            for row in range(stop - start):
-                gates = z[start + row if each else 0]
-                values, out_row = x[start + row], gated_x[row]
-                for i in range(d_in):
-                    out_row[i] = values[i] * gates[i]
-            np.dot(gated_x, weight, out)
-        else:
-            np.dot(x[start:stop], weight, out)
-        for row in range(stop - start):
-            values = out[row]
-            for o in range(bias.shape[0]):
-                values[o] += bias[o]
+    across = (d_out + columns - 1) // columns
+    for block in prange((n + rows - 1) // rows * across):
+        top, left = block // across * rows, block % across * columns
+        bottom, right = min(n, top + rows), min(d_out, left + columns)
+        high, wide = bottom - top, right - left
+        gated_x = np.empty(high * depth if on_inputs else 0, x.dtype)
+        gated_weight = np.empty(depth * wide if on_weights else 0, x.dtype)
+        for start in range(0, d_in, depth):
+            stop = min(d_in, start + depth)
+            deep = stop - start
+            out = y[top:bottom, left:right]
+            if on_inputs:
+                part = gated_x[: high * deep].reshape(high, deep)
+                for row in range(high):
+                    gates = z[top + row if each else 0, start:stop]
+                    _gate(x[top + row, start:stop], gates, part[row])
+                multiply(part, weight[start:stop, left:right], out, start > 0)
+            elif on_weights:
+                part = gated_weight[: deep * wide].reshape(deep, wide)
+                for i in range(deep):
+                    _gate(weight[start + i, left:right], z[start + i, left:right], part[i])
+                multiply(x[top:bottom, start:stop], part, out, start > 0)
+            else:
+                multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, start > 0)
+        shift = bias[left:right]
+        for row in range(top, bottom):
+            values = y[row, left:right]
+            if rectified:
+                for o in range(wide):
+                    value = values[o] + shift[o]
+                    values[o] = zero if value <= zero else value
+            else:
+                for o in range(wide):
+                    values[o] += shift[o]
 
 
-@parallel(fastmath=REASSOCIATE)
-def _weight_gradient(x, dy, weight, z, on_inputs, on_weights, dweight, dz):  # type: ignore[no-untyped-def]
-    n, d_in = x.shape
-    zero = dy.dtype.type(0)
-    for block in prange((d_in + UNITS - 1) // UNITS):
-        start = block * UNITS
-        stop = min(d_in, start + UNITS)
-        # BLAS wants one block's x^T in one piece.
-        columns = np.empty((stop - start, n), x.dtype)
-        for row in range(n):
-            values = x[row, start:stop]
-            for i in range(stop - start):
-                columns[i, row] = values[i]
-        out = dweight[start:stop]
-        np.dot(columns, dy, out)
-        if on_inputs:
-            for i in range(start, stop):
-                own, theta = dweight[i], weight[i]
-                total, gate = zero, z[0, i]
-                for o in range(own.shape[0]):
-                    total += own[o] * theta[o]
-                for o in range(own.shape[0]):
-                    own[o] *= gate
-                dz[0, i] = total
-        elif on_weights:
-            for i in range(start, stop):
-                own, theta, d_own, gate = dweight[i], weight[i], dz[i], z[i]
-                for o in range(own.shape[0]):
-                    d_own[o] = own[o] * theta[o]
-                for o in range(own.shape[0]):
-                    own[o] *= gate[o]
+@inline(fastmath=REASSOCIATE)
+def _inner(a, b):  # type: ignore[no-untyped-def]
+    total = a.dtype.type(0)
+    for o in range(a.shape[0]):
+        total += a[o] * b[o]
+    return total
 
 
 @parallel()
-def _input_gradient(dy, weight, z, gated, rows, dx):  # type: ignore[no-untyped-def]
-    n, d_in = dx.shape
-    for block in prange((n + rows - 1) // rows):
-        start = block * rows
-        stop = min(n, start + rows)
-        np.dot(dy[start:stop], weight.T, dx[start:stop])
-        if gated:
-            gates = z[0]
-            for row in range(start, stop):
-                values = dx[row]
-                for i in range(d_in):
-                    values[i] *= gates[i]
+def _pull(  # type: ignore[no-untyped-def]
+    dy, y, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns, depth,
+    da, dx, dweight, dbias, dz,
+):  # fmt: skip
+    n, d_in = x.shape
+    d_out = weight.shape[1]
+    number = x.dtype.type
+    for block in prange((d_out + units - 1) // units):
+        left, right = block * units, min(d_out, (block + 1) * units)
+        total = dbias[left:right]
+        for o in range(right - left):
+            total[o] = 0
+        for row in range(n):
+            pulled, above, out = dy[row, left:right], y[row, left:right], da[row, left:right]
+            if rectified:
+                for o in range(right - left):
+                    out[o] = pulled[o] * number(above[o] > 0)
+            for o in range(right - left):
+                total[o] += out[o]
+    for block in prange((d_in + units - 1) // units):
+        start, stop = block * units, min(d_in, (block + 1) * units)
+        gated = np.empty((stop - start if on_weights and need_dx else 0, d_out), x.dtype)
+        for low in range(start, stop, few):
+            high = min(stop, low + few)
+            for left in range(0, d_out, columns):
+                right = min(d_out, left + columns)
+                for first in range(0, n, depth):
+                    last = min(n, first + depth)
+                    out = dweight[low:high, left:right]
+                    multiply(x[first:last, low:high].T, da[first:last, left:right], out, first > 0)
+            if on_inputs:
+                for i in range(low, high):
+                    own, gate = dweight[i], z[0, i]
+                    dz[0, i] = _inner(own, weight[i])
+                    for o in range(d_out):
+                        own[o] *= gate
+            elif on_weights:
+                for i in range(low, high):
+                    own, theta, gates = dweight[i], weight[i], z[i]
+                    _gate(own, theta, dz[i])
+                    _gate(own, gates, own)
+                    if need_dx:
+                        _gate(theta, gates, gated[i - start])
+        if need_dx:
+            out = dx[:, start:stop]
+            if on_weights:
+                multiply(da, gated.T, out, False)
+            else:
+                multiply(da, weight[start:stop].T, out, False)
+            if on_inputs:
+                for row in range(n):
+                    values = dx[row, start:stop]
+                    _gate(values, z[0, start:stop], values)
+
+
+def affine(
+    x: Array, weight: Array, bias: Array, z: Array | None, on: str, *, rectified: bool
+) -> tuple[Array, DenseResiduals]:
+    """`dense`, with or without a rectifier behind it."""
+    check_arrays(x, weight, bias, z)
+    if x.ndim != 2 or weight.ndim != 2 or bias.ndim != 1:
+        raise NotForKernel
+    (n, d_in), (d_weight, d_out) = x.shape, weight.shape
+    if d_in != d_weight or bias.shape[0] != d_out:
+        raise NotForKernel
+    x, weight = packed(x), packed(weight)
+    rows, gates = ROWS, x[:1]
+    on_inputs = on_weights = False
+    if z is None:
+        if on not in ("inputs", "weights", "outputs"):
+            raise NotForKernel
+    elif on == "inputs" and z.shape in ((d_in,), (n, d_in)):
+        on_inputs, gates = True, packed(z).reshape(-1, d_in)
+    elif on == "weights" and z.shape == weight.shape:
+        on_weights, gates, rows = True, packed(z), n  # weights are gated once for all examples
+    else:
+        raise NotForKernel
+    columns = _part(d_out, COLUMNS, even=n <= rows)
+    depth = _depth(min(n, 2 * ROWS), columns) if on_weights else _depth(ROWS, columns)
+    y = np.empty((n, d_out), x.dtype)
+    _affine.sized(
+        n * weight.size // PER_NUMBER, x, weight, packed(bias), gates, on_inputs, on_weights,
+        rectified, rows, columns, depth, y,
+    )  # fmt: skip
+    return y, DenseResiduals(x, weight, z, on, y if rectified else None)
+
+
+def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
+    """VJP of `affine`."""
+    x, weight, z, on, y = residuals
+    (n, d_in), d_out = x.shape, weight.shape[1]
+    check_cotangent(dy, (n, d_out))
+    check_arrays(dy, x)
+    dy = packed(dy)
+    if z is not None and z.ndim == 2 and on == "inputs":
+        # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
+        whole = DenseResiduals(x * z, weight, None, on, y)
+        plain, dweight, dbias, _ = pull(dy, whole, need_dx=True)
+        assert plain is not None
+        return plain * z if need_dx else None, dweight, dbias, plain * x
+    dweight, dbias = np.empty_like(weight), np.empty(d_out, x.dtype)
+    da = dy if y is None else np.empty_like(dy)
+    dx = np.empty_like(x) if need_dx else dweight
+    gates = dz = dweight
+    if z is not None:
+        gates = packed(z)
+        dz = np.empty(z.shape, x.dtype)
+    units = _part(d_in, UNITS if need_dx else FEW_UNITS, even=True)
+    few, columns = _part(units, FEW_UNITS), _part(d_out, COLUMNS)
+    _pull.sized(
+        n * weight.size // PER_NUMBER, dy, dy if y is None else y, x, weight,
+        gates.reshape(-1, gates.shape[-1]), z is not None and on == "inputs",
+        z is not None and on == "weights", y is not None, need_dx, units, few, columns,
+        _depth(few, columns), da, dx, dweight, dbias, dz.reshape(-1, dz.shape[-1]),
+    )  # fmt: skip
+    return dx if need_dx else None, dweight, dbias, None if z is None else dz
 
 
 @twin(ops.dense)
@@ -132,67 +246,16 @@ def dense(
     on: str = "inputs",
     gates_bias: bool = True,
 ) -> tuple[Array, DenseResiduals]:
-    """Multiply blocks of examples, each on its own thread."""
-    check_arrays(x, weight, bias, z)
-    if on not in ("inputs", "weights") and not (z is None and on == "outputs"):
-        raise NotForKernel
-    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
-        raise NotForKernel
-    if bias.shape != weight.shape[1:]:
-        raise NotForKernel
-    if z is not None and not (
-        (on == "inputs" and z.shape in (x.shape[1:], x.shape))
-        or (on == "weights" and z.shape == weight.shape)
-    ):
-        raise NotForKernel
-    on_inputs = z is not None and on == "inputs"
-    x, weight = packed(x), packed(weight)
-    product = weight * z if z is not None and not on_inputs else weight
-    gates = packed(z).reshape(-1, x.shape[1]) if z is not None and on_inputs else x[:1]
-    y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    _affine.sized(
-        _size(len(x), weight),
-        x,
-        gates,
-        on_inputs,
-        product,
-        packed(bias),
-        _rows(len(x)),
-        y,
-    )
-    return y, DenseResiduals(x, weight, product, z, on)
+    """Gated weights, and what is gated of x, are made where they are multiplied."""
+    return affine(x, weight, bias, z, on, rectified=False)
 
 
 @twin(ops.dense_vjp)
-def dense_vjp(
-    dy: Array, residuals: Any, *, need_dx: bool = True
-) -> tuple[Array | None, Array, Array, Array | None]:
-    """Blocks of input units for the weights, blocks of examples for dx."""
+def dense_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gradients:
+    """Blocks of input units: the weights' gradient is gated while it is in cache."""
     if not isinstance(residuals, DenseResiduals):
         raise NotForKernel
-    x, weight, product, z, on = residuals
-    check_cotangent(dy, (x.shape[0], weight.shape[1]))
     try:
-        check_arrays(dy, x)
+        return pull(dy, residuals, need_dx=need_dx)
     except NotForKernel:
         return ops.dense_vjp(dy, residuals.originals, need_dx=need_dx)
-    dy = packed(dy)
-    n = len(x)
-    dweight, dbias = np.empty_like(weight), dy.sum(axis=0)
-    dx = np.empty_like(x) if need_dx else None
-    if z is None or z.ndim == 1 or on == "weights":
-        gates = dweight if z is None else packed(np.atleast_2d(z))
-        dz = dweight if z is None else np.empty(gates.shape, x.dtype)
-        on_inputs = z is not None and on == "inputs"
-        on_weights = z is not None and on == "weights"
-        _weight_gradient.sized(
-            _size(n, weight), x, dy, weight, gates, on_inputs, on_weights, dweight, dz
-        )
-        if dx is not None:
-            _input_gradient.sized(_size(n, weight), dy, product, gates, on_inputs, _rows(n), dx)
-        return dx, dweight, dbias, None if z is None else dz.reshape(z.shape)
-    # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
-    plain = np.empty_like(x)
-    _input_gradient(dy, weight, plain, False, _rows(n), plain)
-    _weight_gradient(x * z, dy, weight, dweight, False, False, dweight, dweight)
-    return plain * z if need_dx else None, dweight, dbias, plain * x

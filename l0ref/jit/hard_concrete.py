@@ -2,37 +2,41 @@ r"""Twins of `l0ref.hard_concrete`: gates drawn in one pass, with noise that is 
 
 The original forms log u, log(1-u) and a sigmoid in twice the precision of the result. Here
 
-.. math:: r = \alpha \frac{u}{1-u}, \quad s = \sigma\left(\frac{\log r}{\beta}\right) =
-          \frac{1}{1 + r^{-1/\beta}}
+.. math:: s = \frac{1}{1 + r^{1/\beta}} = \sigma\left(-\frac{\log r}{\beta}\right), \qquad
+          r = \frac{1 - u}{\alpha u}
 
 is formed in the result's own precision, from u and 1 - u, which are both given to all their digits.
-Where beta is 2/m with a whole m < 8, as 2/3 is, r^(1/beta) = sqrt(r)^m takes neither log nor exp.
-Nothing is added before the end, so there is nothing to cancel: s has an absolute error of a few
-eps (over beta, where beta < 1).
+Where beta is 2/m with a whole m < 8, as 2/3 is, r^(1/beta) = sqrt(r)^m takes one exp, that of
+-log alpha. Elsewhere log r is one log, in parts that cancel against log alpha without an error
+(`add_log_ratio`), and one exp follows. s has an absolute error of a few eps (over beta, where
+beta < 1).
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from .. import hard_concrete
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ..noise import Uniforms
-from ._compile import inline, parallel, prange
+from ._compile import CONTRACT, inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
-from .elementary import exp, log
+from .elementary import add_log_ratio, clipped_exp
 from .noise import check_uniforms, named, philox_pairs
 
-GATES = 4096
-"""Gates that one turn of a parallel loop draws."""
+GATES = 8192
+"""Gates that one turn of a parallel loop draws: 32 kB of words."""
 
 LEAST_U = 2.0**-53
-"""The kernel's u is at least this: then alpha u/(1-u) overflows only where s rounds to 1."""
+"""u and 1 - u are at least this. So where exp is clipped in r, s is 0 or 1 to all its digits."""
 
-_ONES = np.uint32(2**32 - 1)
+_ONES, _HALF = np.uint32(2**32 - 1), 0.5
 
 
 @inline()
@@ -45,83 +49,87 @@ def _stretch_and_clip(s, law, zero, one):  # type: ignore[no-untyped-def]
     return z, zero if below | above else steepness * s * (one - s)
 
 
+def _sides_of_word(noise, number):  # type: ignore[no-untyped-def]
+    half = number(_HALF)
+    return number(noise) + half, number(np.uint32(noise ^ _ONES)) + half
+
+
+def _sides_of_u(noise, number):  # type: ignore[no-untyped-def]
+    return number(noise), number(1.0 - noise)
+
+
+def _sides(noise: Any, number: Any) -> Any:
+    """u and 1 - u; or 2^32 times both, of a word that stands for u."""
+    return (_sides_of_word if isinstance(noise, np.uint32) else _sides_of_u)(noise, number)
+
+
+@overload(_sides, jit_options={"fastmath": set(CONTRACT)})
+def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
+    return _sides_of_word if noise == types.uint32 else _sides_of_u
+
+
 @inline()
-def _draw(log_alpha, odds, law, m, z, slope):  # type: ignore[no-untyped-def]
-    """Draw as many gates as there are odds u/(1-u)."""
+def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
+    """Draw as many gates as there is noise: words, or u."""
     number = log_alpha.dtype.type
-    zero, one, far = number(0), number(1), number(40)
+    zero, one = number(0), number(1)
     if m > 0:
-        for i in range(odds.size):
-            r = exp(log_alpha[i]) * odds[i]
+        for i in range(noise.size):
+            u, rest = _sides(noise[i], number)
+            r = clipped_exp(-log_alpha[i]) * (rest / u)
             root = np.sqrt(r)
             power = (root if m & 1 else one) * (r if m & 2 else one)
             power = power * (r * r if m & 4 else one)
-            z[i], slope[i] = _stretch_and_clip(one / (one + one / power), law, zero, one)
+            z[i], slope[i] = _stretch_and_clip(one / (one + power), law, zero, one)
     else:
         per_beta = law[3]
-        for i in range(odds.size):
-            # |log u/(1-u)| < 37, so what log_alpha has beyond +-40 is of the sign of the rest: it
-            # can be added without cancelling, and no r overflows.
-            a = log_alpha[i]
-            near = -far if a < -far else (far if a > far else a)
-            beyond = zero if near == a else a - near
-            t = (log(exp(near) * odds[i]) + beyond) * per_beta
-            z[i], slope[i] = _stretch_and_clip(one / (one + exp(-t)), law, zero, one)
+        for i in range(noise.size):
+            u, rest = _sides(noise[i], number)
+            t = add_log_ratio(log_alpha[i], u, rest) * per_beta
+            z[i], slope[i] = _stretch_and_clip(one / (one + clipped_exp(-t)), law, zero, one)
 
 
 @inline()
-def _draw_in_turns(log_alpha, odds, start, law, m, z, slope):  # type: ignore[no-untyped-def]
+def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw gates start, start + 1, ..., which go through log_alpha once for each example."""
     done, first = 0, start % log_alpha.size
-    while done < odds.size:
-        n = min(log_alpha.size - first, odds.size - done)
+    while done < noise.size:
+        n = min(log_alpha.size - first, noise.size - done)
         here = slice(start + done, start + done + n)
-        _draw(log_alpha[first : first + n], odds[done : done + n], law, m, z[here], slope[here])
+        _draw(log_alpha[first : first + n], noise[done : done + n], law, m, z[here], slope[here])
         done, first = done + n, 0
 
 
 @parallel()
 def _draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
-    number = log_alpha.dtype.type
-    half = number(0.5)
     for turn in prange((z.size + GATES - 1) // GATES):
         start = turn * GATES
         n = min(z.size - start, GATES)
         words = np.empty((n + 3) // 4 * 4, np.uint32)
         philox_pairs(start // 4, name, words.view(np.uint64))
-        odds = np.empty(n, log_alpha.dtype)
-        for i in range(n):
-            k = words[i]
-            odds[i] = (number(k) + half) / (number(np.uint32(k ^ _ONES)) + half)
-        _draw_in_turns(log_alpha, odds, start, law, m, z, slope)
+        _draw_in_turns(log_alpha, words[:n], start, law, m, z, slope)
 
 
 @parallel()
 def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped-def]
-    number = log_alpha.dtype.type
     for turn in prange((z.size + GATES - 1) // GATES):
         start = turn * GATES
-        n = min(z.size - start, GATES)
-        odds = np.empty(n, log_alpha.dtype)
+        own = u[start : min(z.size, start + GATES)]
         inside = 0
-        for i in range(n):
-            one = u[start + i]
-            inside += (one >= LEAST_U) & (one < 1.0)
-            odds[i] = number(one / (1.0 - one))
-        fits[turn] = inside == n
-        _draw_in_turns(log_alpha, odds, start, law, m, z, slope)
+        for i in range(own.size):
+            inside += (own[i] >= LEAST_U) & (own[i] < 1.0)
+        fits[turn] = inside == own.size
+        _draw_in_turns(log_alpha, own, start, law, m, z, slope)
 
 
+@functools.cache
 def _checked_law(
     beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], int]:
     """Return the numbers of the law, in the dtype; and m where beta is 2/m, else 0.
 
-    They are gamma, zeta - gamma, (zeta - gamma)/beta and 1/beta.
+    They are gamma, zeta - gamma, (zeta - gamma)/beta and 1/beta: not to be written to.
     """
-    for value in (beta, gamma, zeta):
-        if not isinstance(value, (float, int)):
-            raise NotForKernel
     # A smaller beta or a wider stretch would enlarge the rounding errors of s beyond a few eps.
     if not (0.1 <= beta <= 100 and gamma < 0 and zeta > 1 and zeta - gamma <= 4):
         raise NotForKernel
@@ -142,17 +150,18 @@ def sample_and_slope(
         check_arrays(u)
     if not log_alpha.ndim or log_alpha.shape not in (u.shape, u.shape[1:]):
         raise NotForKernel
+    if not all(isinstance(value, (float, int)) for value in (beta, gamma, zeta)):
+        raise NotForKernel
     law, m = _checked_law(beta, gamma, zeta, log_alpha.dtype)
     flat = packed(log_alpha).reshape(-1)
-    z, slope = (np.empty(u.shape, dtype=log_alpha.dtype) for _ in range(2))
+    z, slope = np.empty(u.shape, log_alpha.dtype), np.empty(u.shape, log_alpha.dtype)
     drawn = law, m, z.reshape(-1), slope.reshape(-1)
-    with np.errstate(all="ignore"):  # for where the kernels are run as Python
-        if type(u) is Uniforms:
-            _draw_with_noise.sized(4 * u.size, flat, named(u), *drawn)
-            return z, slope
-        fits = np.empty(-(-u.size // GATES), dtype=np.bool_)
-        given = np.ascontiguousarray(u, dtype=np.float64).reshape(-1)
-        _draw_with.sized(4 * u.size, flat, given, *drawn, fits)
+    if type(u) is Uniforms:
+        _draw_with_noise.sized(4 * z.size, flat, named(u), *drawn)
+        return z, slope
+    fits = np.empty(-(-z.size // GATES), dtype=np.bool_)
+    given = np.ascontiguousarray(u, dtype=np.float64).reshape(-1)
+    _draw_with.sized(4 * z.size, flat, given, *drawn, fits)
     if not fits.all():
         raise NotForKernel
     return z, slope

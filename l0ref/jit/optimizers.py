@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import optimizers
-from ._compile import inline, parallel, prange
-from ._registry import NotForKernel, check_arrays, twin
+from ._compile import FEW, REASSOCIATE, inline, parallel, prange
+from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 Params = dict[str, Array]
 
 NEAR = 1024
 """Elements of one pass: what three passes over them read and write stays in the first cache."""
+
+FAR = 2**14
+"""Elements of one turn, where they are read once."""
 
 
 @inline()
@@ -42,6 +46,32 @@ def _move_all(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-d
         _move(theta[near], grad[near], m[near], v[near], average[near], numbers)
 
 
+@parallel(fastmath=REASSOCIATE)
+def _zeros(values, sums):  # type: ignore[no-untyped-def]
+    """Sums of zero times the values: 0, or NaN where one is not finite."""
+    zero = values.dtype.type(0)
+    for block in prange(sums.shape[0]):
+        here = values[block * FAR : min(values.shape[0], (block + 1) * FAR)]
+        total = zero
+        for i in range(here.shape[0]):
+            total += here[i] * zero
+        sums[block] = total
+
+
+@twin(optimizers.all_finite)
+def all_finite(values: Array) -> bool:
+    """Without a mask."""
+    check_arrays(values)
+    if values.size < FEW:
+        # A sum of squares that is finite is one of finite numbers; any other may have overflowed.
+        if math.isfinite(np.vdot(values, values)):
+            return True
+        raise NotForKernel
+    sums = np.empty(-(-values.size // FAR), values.dtype)
+    _zeros(packed(values).reshape(-1), sums)
+    return not sums.any()  # NaN is no zero
+
+
 @twin(optimizers.step_and_average)
 def step_and_average(
     optimizer: optimizers.Optimizer,
@@ -56,29 +86,28 @@ def step_and_average(
     if params.keys() != grads.keys() or params.keys() & buffers.keys():
         raise NotForKernel
     m, v, averages = optimizer.m, optimizer.v, average.params
+    moves = []
     for name, theta in params.items():
         if name not in m or name not in averages:
             raise NotForKernel
-        arrays = (theta, grads[name], m[name], v[name], averages[name])
+        arrays = theta, grads[name], m[name], v[name], averages[name]
         check_arrays(*arrays)
+        shape = theta.shape
         for a in arrays:
-            if a.shape != theta.shape or not a.flags.carray:  # in one piece, and writable
+            if a.shape != shape or not a.flags.carray:  # in one piece, and writable
                 raise NotForKernel
+        flat = arrays if theta.ndim == 1 else [a.reshape(-1) for a in arrays]
+        moves.append((flat, (optimizers.is_gate(name), theta.dtype)))
     # From here on nothing can fail: all parameters move, or none has.
     optimizer.t += 1
     rescale, eps = optimizer.scales()
     average.update(buffers)
     w = average.weight()
     b_1, b_2 = optimizer.beta1, optimizer.beta2
-    for name, theta in params.items():
-        lr = optimizer.gate_lr if optimizers.is_gate(name) else optimizer.lr
-        numbers = np.array([b_1, 1 - b_1, b_2, 1 - b_2, eps, lr * rescale, 1 - w, w], theta.dtype)
-        _move_all.sized(
-            2 * theta.size,
-            theta.reshape(-1),
-            grads[name].reshape(-1),
-            m[name].reshape(-1),
-            v[name].reshape(-1),
-            averages[name].reshape(-1),
-            numbers,
-        )
+    numbers = {}
+    for flat, kind in moves:
+        if kind not in numbers:
+            lr = optimizer.gate_lr if kind[0] else optimizer.lr
+            values = [b_1, 1 - b_1, b_2, 1 - b_2, eps, lr * rescale, 1 - w, w]
+            numbers[kind] = np.array(values, kind[1])
+        _move_all.sized(2 * flat[0].size, *flat, numbers[kind])

@@ -69,7 +69,7 @@ def pack(x: Array, rows: Index | None, columns: Index | None) -> tuple[Array, Pa
         raise NotForKernel
     r, c = _positions(rows, x.shape[0]), _positions(columns, x.shape[1])
     y = np.empty((len(r), len(c), *x.shape[2:]), x.dtype)
-    _gather(_as_three_axes(x), r, c, y.reshape(len(r), len(c), -1 if y.size else 1))
+    _gather.sized(y.size, _as_three_axes(x), r, c, y.reshape(len(r), len(c), -1 if y.size else 1))
     return y, PackResiduals(x.shape, rows, columns)
 
 
@@ -88,5 +88,7 @@ def pack_vjp(dy: Array, residuals: PackResiduals) -> Array:
     source = np.full(shape[0], -1)
     source[r] = np.arange(len(r))
     dx = np.empty(shape, dy.dtype)
-    _scatter(_as_three_axes(dy), source, c, dx.reshape(*shape[:2], math.prod(shape[2:])))
+    _scatter.sized(
+        dx.size, _as_three_axes(dy), source, c, dx.reshape(*shape[:2], math.prod(shape[2:]))
+    )
     return dx

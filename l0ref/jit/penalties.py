@@ -10,10 +10,12 @@ one exponential, no difference, and so both tails.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
@@ -87,6 +89,19 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
                 out[i] += sums[i]
 
 
+@functools.cache
+def _checked_law(
+    lam: float, beta: float, gamma: float, zeta: float, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return lam, exp(-c) and exp(c) in the dtype: not to be written to."""
+    if not (all(map(math.isfinite, (lam, beta, gamma, zeta))) and beta > 0 > gamma and zeta > 1):
+        raise NotForKernel
+    shift = beta * math.log(-gamma / zeta)
+    if abs(shift) > GREATEST_SHIFT:
+        raise NotForKernel
+    return np.array([lam, math.exp(-shift), math.exp(shift)], dtype=dtype)
+
+
 @twin(penalties.gate_gradient)
 def gate_gradient(
     dz: Any,
@@ -110,23 +125,17 @@ def gate_gradient(
         or shape not in (dz.shape, dz.shape[1:])
     ):
         raise NotForKernel
-    for value in (lam, beta, gamma, zeta):
-        if not isinstance(value, (float, int)) or not math.isfinite(value):
-            raise NotForKernel
-    if not (beta > 0 and gamma < 0 and zeta > 1):
+    if not (shape and all(isinstance(value, (float, int)) for value in (lam, beta, gamma, zeta))):
         raise NotForKernel
-    shift = beta * math.log(-gamma / zeta)
-    if not shape or abs(shift) > GREATEST_SHIFT:
-        raise NotForKernel
+    law = _checked_law(lam, beta, gamma, zeta, log_alpha.dtype)
     size = log_alpha.size
     gradient = np.empty(shape, dtype=log_alpha.dtype)
     counts = np.empty(-(-size // GATES))
-    law = np.array([lam, math.exp(-shift), math.exp(shift)], dtype=log_alpha.dtype)
-    rows = (packed(a).reshape(-1, size) for a in (dz, slope))
     # One size for all gates, as they mostly have, is one number and not an array to be read.
-    common = 0 if any(group_size.strides) else group_size.flat[0]
-    sizes = group_size if not common else np.empty(0, np.int64)
-    gates = (packed(a).reshape(-1) for a in (log_alpha, sizes))
-    with np.errstate(all="ignore"):  # for where the kernel is run as Python
-        _gate_gradient.sized(4 * dz.size, *rows, *gates, common, law, gradient.reshape(-1), counts)
-    return gradient, float(counts.sum())
+    common = 0 if any(group_size.strides) else group_size.item(0)
+    sizes = np.empty(0, np.int64) if common else packed(group_size).reshape(-1)
+    _gate_gradient.sized(
+        4 * dz.size, packed(dz).reshape(-1, size), packed(slope).reshape(-1, size),
+        packed(log_alpha).reshape(-1), sizes, common, law, gradient.reshape(-1), counts,
+    )  # fmt: skip
+    return gradient, float(counts[0] if counts.size == 1 else counts.sum())

@@ -10,8 +10,10 @@ from .conv import conv2d, conv2d_vjp, conv_output_size
 from .conv_block import conv_relu_pool, conv_relu_pool_vjp
 from .cross_entropy import softmax_cross_entropy, softmax_cross_entropy_vjp
 from .dense import dense, dense_vjp
+from .dense_block import dense_relu, dense_relu_vjp
 from .dropout import dropout, dropout_vjp
 from .flatten import flatten, flatten_vjp
+from .matmul import gated_matmul, gated_matmul_vjp
 from .norm import (
     batch_norm,
     batch_norm_inference,
@@ -41,11 +43,15 @@ __all__ = [
     "conv_relu_pool",
     "conv_relu_pool_vjp",
     "dense",
+    "dense_relu",
+    "dense_relu_vjp",
     "dense_vjp",
     "dropout",
     "dropout_vjp",
     "flatten",
     "flatten_vjp",
+    "gated_matmul",
+    "gated_matmul_vjp",
     "max_pool2d",
     "max_pool2d_vjp",
     "pack",

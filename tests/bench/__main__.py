@@ -22,7 +22,7 @@ from l0ref import bench
 from l0ref.bench import WORKLOADS, Workload
 from l0ref.storage import save_json
 
-from .worker import CONTENDERS
+from .worker import CONTENDERS, LR
 
 app = App(name="python -m tests.bench", help="Time l0ref, PyTorch and JAX side by side.")
 console = Console(width=None if sys.stdout.isatty() else 150)
@@ -400,6 +400,9 @@ def main(
 def whole_run(
     *,
     epochs: int = 20,
+    lam: str = "0.1",
+    lr: float = LR,
+    gate_lr: float | None = None,
     threads: int = 2,
     contenders: str = "l0ref;torch;jax",
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -413,6 +416,13 @@ def whole_run(
     ----------
     epochs
         Of 100 steps.
+    lam
+        For all layers, or one for each of the four, with semicolons between; the objective divides
+        by the number of examples.
+    lr
+        Learning rate of Adam.
+    gate_lr
+        That of the gates, if it is another.
     threads
         Number of threads.
     contenders
@@ -425,12 +435,14 @@ def whole_run(
     workload = WORKLOADS["LeNet-5"]
     fields = dataclasses.asdict(workload)
     variants = {"torch": "fused channels_last", "jax": "NHWC halves"}
+    how = {"lam": [float(part) for part in lam.split(";")], "lr": lr,
+           "gate_lr": lr if gate_lr is None else gate_lr}  # fmt: skip
     versions: dict[str, str] = {}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with processes(names, threads, versions) as workers:
         found = {name: [] for name in workers}
         for name, worker in workers.items():
-            worker.ask("begin", workload=fields, variant=variants.get(name, ""))
+            worker.ask("begin", workload=fields, variant=variants.get(name, ""), **how)
         for epoch in range(epochs):
             for name, worker in workers.items():
                 time.sleep(bench.PAUSE)
@@ -450,7 +462,8 @@ def whole_run(
                       "-".join(map(str, rows[-1]["open"])), ratio)  # fmt: skip
     console.print(table)
     if json_file is not None:
-        save_json(json_file, {"whole run": found, "machine": machine(versions, started)})
+        save_json(json_file, {"whole run": found, "settings": how | {"epochs": epochs},
+                              "machine": machine(versions, started)})  # fmt: skip
 
 
 if __name__ == "__main__":

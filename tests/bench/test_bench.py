@@ -30,6 +30,17 @@ def test_products_of_lenet5() -> None:
     assert bench.flops(whole) == bench.flops(WORKLOADS["LeNet-5"])
 
 
+def test_products_of_a_product() -> None:
+    """y, dweight and dx, of what is open; x has no more columns than that."""
+    half = WORKLOADS["product 784-300, half open"]
+    assert bench.flops(half) == 3 * 2 * 100 * 392 * 150
+    assert bench.flops(WORKLOADS["product 784-300"]) == 3 * 2 * 100 * 784 * 300
+    x, weight, dy, index = bench.product_arrays(half)
+    assert (x.shape, weight.shape, dy.shape) == ((100, 392), (784, 300), (100, 150))
+    assert {name: len(places) for name, places in index.items()} == {"rows": 392, "columns": 150}
+    assert bench.product_arrays(WORKLOADS["product 784-300"])[3] == {}
+
+
 def test_open_inputs_come_from_open_maps() -> None:
     masks = bench.open_masks((20, 50, 800, 500), (9, 18, 65, 25))
     assert [int(mask.sum()) for mask in masks] == [9, 18, 65, 25]
@@ -66,7 +77,7 @@ def test_interleave_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("kind", ["draw", "gradient", "conv", "step"])
+@pytest.mark.parametrize("kind", ["draw", "gradient", "conv", "product", "step"])
 def test_every_kind_runs(kind: str, backend: str) -> None:
     workload = Workload("", kind, size=1000, model="mlp", hidden=(5, 4), batch_size=2)
     one = bench.contender(workload, backend=backend)

@@ -7,6 +7,7 @@ most libraries count the cores they may use once, on import.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -35,6 +36,22 @@ def forget_peak() -> None:
     """Let the peak begin anew, where the system allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+LR = 1e-3  # Adam's own, and everybody's unless a run asks for another
+
+
+def change_torch(step: Any, lam: list[float], lr: float, gate_lr: float) -> None:
+    """Give a step of PyTorch a lambda for each layer, and learning rates."""
+    import torch
+
+    from l0ref.bench import LAM
+
+    net, (group,) = step.net, step.optimizer.param_groups
+    net.group_size *= torch.repeat_interleave(torch.tensor(lam) / LAM, torch.tensor(net.counts))
+    group["params"] = [p for p in group["params"] if p is not net.log_alpha]
+    group["lr"] = lr
+    step.optimizer.add_param_group({"params": [net.log_alpha], "lr": gate_lr})
 
 
 class Worker:
@@ -92,7 +109,7 @@ class Worker:
         """What this contender has for a workload; none, and it does not take part."""
         asked = self.workload(workload)
         if self.peer is not None:
-            return self.peer.variants(asked)
+            return self.peer.variants(asked) if asked.kind != "product" else []
         if self.name == "floor":
             ways = {"floor": self.bench.floor(asked), "copy": self.bench.copy(asked)}
             return [name for name, way in ways.items() if way is not None]
@@ -127,20 +144,35 @@ class Worker:
 
     # --- a whole run ---
 
-    def begin(self, workload: dict[str, Any], variant: str) -> None:
-        """All contenders start from the same weights and gates."""
+    def begin(
+        self,
+        workload: dict[str, Any],
+        variant: str,
+        lam: list[float],
+        lr: float,
+        gate_lr: float,
+    ) -> None:
+        """All contenders start from the same weights and gates, and train alike."""
         asked = self.workload(workload)
-        trainer = self.bench.contender(asked, backend="numpy", data=self.data).trainer
-        self.network = self.bench.settings_of(asked, backend="numpy").network(self.data)
-        if self.peer is not None:
-            self.run = self.make(asked, variant)
-            layers = [layer.params for _, layer in self.network.weighted]
-            self.run.set_params(layers)
-        else:
-            self.run = self.make(asked, variant)
-            for name, value in self.run.trainer.network.params.items():
-                value[...] = self.network.params[name]
+        backend = "numpy" if self.name == "numpy" else "numba"
+        settings = dataclasses.replace(
+            self.bench.settings_of(asked, backend=backend), lam=tuple(lam), lr=lr, gate_lr=gate_lr
+        )
+        trainer = self.bench.Trainer(settings, self.data)
+        self.network = dataclasses.replace(settings, backend="numpy").network(self.data)
         self.steps = trainer.steps_per_epoch
+        if self.peer is None:
+            self.run = self.bench.Steps(trainer)
+            return
+        self.run = self.make(asked, variant)
+        self.run.set_params([layer.params for _, layer in self.network.weighted])
+        every_lam = list(lam) * (len(self.network.gated) if len(lam) == 1 else 1)
+        if self.name == "torch":
+            change_torch(self.run, every_lam, lr, gate_lr)
+        elif (set(every_lam), lr, gate_lr) != ({self.bench.LAM}, LR, LR):
+            raise ValueError(
+                f"{self.name} takes part only in a run of lambda 0.1 and Adam's own lr"
+            )
 
     def epoch(self) -> float:
         """Seconds of one epoch; a few digits are tested at the end of ours, as it always does."""
