@@ -69,7 +69,13 @@ def variants(function: str) -> list[dict[str, Any]]:
         return [_conv(rng, function, *how) for how in
                 [("outputs", True, False), ("outputs", False, True), ("weights", False, False),
                  ("weights", False, True)]]  # fmt: skip
-    return [_plain(rng, function)]
+    plain = _plain(rng, function)
+    if function == "init_weight":
+        return [plain, {"normal": rng.normal(size=(5, 3))}]
+    if function == "group_size":
+        shapes = ((5, 3), "inputs"), ((5, 3), "outputs"), ((5, 3), "weights")
+        return [plain, *({**plain, "weight_shape": s, "on": on} for s, on in shapes)]
+    return [plain]
 
 
 def _gated(
@@ -155,11 +161,13 @@ def _plain(rng: np.random.Generator, function: str) -> dict[str, Any]:
     if function in ("predict", "loss_and_grads", "train"):
         values["x"] = rng.normal(size=(*lead, 7, 2, 9, 8))
         values["u"] = [rng.uniform(0.01, 0.99, size=(*lead, *s)) for s in gates]
+    if function == "draw_vjp":
+        values["dz"] = rng.normal(size=(values["n"], *shape))
     return {name: values[name] for name in FUNCTIONS[function].parameters}
 
 
 def assert_close(got: Any, expected: Any, dtype: Any, where: str = "") -> None:
-    """Compare structures of arrays, to `slack` roundings of the largest number."""
+    """Compare structures of arrays, to a thousand roundings of the largest number in each."""
     if isinstance(expected, Mapping):
         assert got.keys() == expected.keys(), where
         for key, part in expected.items():
@@ -168,12 +176,14 @@ def assert_close(got: Any, expected: Any, dtype: Any, where: str = "") -> None:
         assert len(got) == len(expected), where
         for i, part in enumerate(expected):
             assert_close(got[i], part, dtype, f"{where}[{i}]")
+    elif expected is None or isinstance(expected, str):
+        assert got == expected, where
     else:
         right, came = np.asarray(expected), np.asarray(got)
         assert came.shape == right.shape, where
         if right.shape and right.dtype.kind == "f":
             assert came.dtype == np.dtype(dtype), where
-        # Sums of a hundred terms of both signs, behind five layers: a few hundred roundings.
+        # Sums of a hundred terms of both signs, behind five layers.
         slack = 1000 * np.finfo(dtype).eps
         scale = max(1.0, float(np.max(np.abs(right), initial=0)))
         np.testing.assert_allclose(came, right, rtol=0, atol=slack * scale, err_msg=where)

@@ -1,8 +1,8 @@
 """Bugs planted in the example targets of the oracle, which must be found, and most of them named.
 
-Each is a file of `l0ref/oracle/examples` with one snippet replaced, or several. Nothing in it knows of
-the catalogue of deviations: it says only by what name the oracle ought to call the bug, or that the
-catalogue does not have it. Whoever changes a line that a mutant quotes brings the mutant along.
+Each is a file of `l0ref/oracle/examples` with one snippet replaced. Nothing in it knows how the
+catalogue of deviations is made: it says only by what name the oracle ought to call the bug, or that
+the catalogue does not have it. Whoever changes a line that a mutant quotes brings the mutant along.
 """
 
 import importlib.util
@@ -62,7 +62,8 @@ def planted(mutant: TargetMutant, folder: Path) -> Iterator[Any]:
         return
     name = f"planted_{mutant.name.replace('-', '_')}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # the examples look themselves up there
     try:
@@ -240,7 +241,7 @@ TARGET_MUTANTS = (
         "return sigmoid((np.log(u) - np.log1p(-u) + log_alpha) / beta)  # Eq. 10",
         "return sigmoid((np.log1p(-u) - np.log(u) + log_alpha) / beta)",
         "noise-reversed",
-        SAMPLE,
+        ("sample", "ppf"),
     ),
     TargetMutant(
         "numpy-noise-gumbel",
@@ -792,7 +793,8 @@ TARGET_MUTANTS = (
     TargetMutant(
         "torch-penalty-no-n",
         TORCH,
-        "return lam / n_train * expected_l0(log_alpha, sizes, **law) + l2 / (2 * n_train) * squares",
+        "return lam / n_train * expected_l0(log_alpha, sizes, **law) + l2 / (2 * n_train) "
+        "* squares",
         "return lam * expected_l0(log_alpha, sizes, **law) + l2 / 2 * squares",
         "penalty-not-divided-by-n",
         ("penalty", "penalty_grad", "expected_l0"),
@@ -800,7 +802,8 @@ TARGET_MUTANTS = (
     TargetMutant(
         "torch-penalty-density",
         TORCH,
-        "return lam / n_train * expected_l0(log_alpha, sizes, **law) + l2 / (2 * n_train) * squares",
+        "return lam / n_train * expected_l0(log_alpha, sizes, **law) + l2 / (2 * n_train) "
+        "* squares",
         "share = expected_l0(log_alpha, sizes, **law) / sizes.sum()\n"
         "    return lam * share + l2 / (2 * n_train) * squares",
         "lambda-on-density",
@@ -844,7 +847,8 @@ TARGET_MUTANTS = (
     TargetMutant(
         "torch-trained-with-test-gates",
         TORCH,
-        "z = test_time(log_alpha, **law) if noise is None else sample(log_alpha, next(noise), **law)",
+        "z = test_time(log_alpha, **law) if noise is None else sample(log_alpha, next(noise), "
+        "**law)",
         "z = test_time(log_alpha, **law)",
         "training-with-test-gates",
         TRAIN,
@@ -1091,7 +1095,7 @@ TARGET_MUTANTS = (
         MODULE,
         "u = torch.rand_like(self.log_alpha)",
         "u = torch.rand((), dtype=self.log_alpha.dtype).expand(self.log_alpha.shape)",
-        "noise-one-for-all-gates",
+        None,  # the adapter draws many at once: neither gates nor draws are apart
         ("draw", "test_time"),
     ),
     TargetMutant(

@@ -3,16 +3,24 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 import l0ref
+from l0ref.oracle import check, diagnosis, differential, hygiene, samplers, vectors
 
 pytest_plugins = ["pytester"]
 
+IMPORTED = (check, diagnosis, differential, hygiene, samplers, vectors)
+"""A run inside this process forgets what it imports, and NumPy cannot be imported twice."""
+
 ROOT = Path(l0ref.__path__[0]).parent
-PLUGIN = ("-p", "l0ref.oracle.pytest_plugin", "-p", "no:cacheprovider")
+MODULE = "l0ref.oracle.pytest_plugin"
+# Where l0ref is installed pytest finds it by itself, and does not want it twice.
+INSTALLED = any(entry.value == MODULE for entry in entry_points(group="pytest11"))
+PLUGIN = (*(() if INSTALLED else ("-p", MODULE)), "-p", "no:cacheprovider")
 
 TARGET = """
 import numpy as np

@@ -31,11 +31,11 @@ from l0ref.oracle.targets import (
     TargetImportError,
     TargetTimeout,
     functions_of,
+    load_object,
     open_target,
 )
+from tests.oracle_inputs import LAW, as_dtype, assert_close, variants
 
-LAW = {name: float(np.float32(value)) for name, value in
-       {"beta": 2 / 3, "gamma": -0.1, "zeta": 1.1}.items()}  # fmt: skip
 LOG_ALPHA = np.array([[0.5, -2.0, 7.0], [-0.25, 3.0, -30.0]])
 ARGS: dict[str, Any] = {"log_alpha": LOG_ALPHA, **LAW}
 PARAMS = {"n_in": 3, "n_out": 4, "bias": True}
@@ -752,3 +752,139 @@ def test_the_javascript_example_agrees_with_the_reference() -> None:
                 if isinstance(got, np.ndarray):
                     assert got.dtype == dtype
     assert os.path.exists(EXAMPLES)
+
+
+# --- the reference as a target, and the example that shares nothing with it ---
+
+DTYPES = (np.float64, np.float32)
+
+
+def agree(function: str, one: Any, other: Any) -> None:
+    for drawn in variants(function):
+        for dtype in DTYPES[:1] if function in STEEP else DTYPES:
+            args = as_dtype(drawn, dtype)
+            expected = getattr(other, function)(**as_dtype(drawn, np.float64))
+            got = getattr(one, function)(**args)
+            assert_close(got, expected, dtype, function)
+
+
+STEEP = {"train"}
+"""Adam divides a gradient by its own size: where it is nearly 0, float32 loses all digits."""
+
+NUMPY_EXAMPLE: Any = load_object(str(EXAMPLES / "numpy_functions.py"))
+
+
+@pytest.mark.parametrize(
+    "function", [n for n in functions_of(NUMPY_EXAMPLE) if not n.startswith("draw")]
+)
+def test_the_numpy_example_and_the_reference_agree(function: str) -> None:
+    agree(function, NUMPY_EXAMPLE, reference)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_twins_and_the_reference_agree(function: str) -> None:
+    agree(function, numba, reference)
+    agree(function, reference, reference)  # in float32, and in float64
+
+
+def test_the_numpy_example_has_what_it_claims() -> None:
+    missing = FUNCTIONS.keys() - functions_of(NUMPY_EXAMPLE).keys()
+    assert missing == {"mean", "var", "expected_cost", "hard_cost", "loss_and_grads", "train",
+                       "compact"}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [reference, numba, NUMPY_EXAMPLE])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_draws_are_those_of_their_seed_and_their_slope_goes_through_them(
+    target: Any, dtype: Any
+) -> None:
+    log_alpha = np.array([[0.5, -1.0, 2.0], [-3.0, 0.25, 6.0]], dtype)
+    z = target.draw(log_alpha, n=400, seed=3, **LAW)
+    assert z.shape == (400, 2, 3)
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(target.draw(log_alpha, n=400, seed=3, **LAW), z)
+    assert (target.draw(log_alpha, n=400, seed=4, **LAW) != z).any()
+    dz = np.random.default_rng(0).normal(size=z.shape).astype(dtype)
+    got = target.draw_vjp(log_alpha, n=400, seed=3, dz=dz, **LAW)
+    s = (z.astype(np.float64) - LAW["gamma"]) / (LAW["zeta"] - LAW["gamma"])
+    slope = (LAW["zeta"] - LAW["gamma"]) * s * (1 - s) / LAW["beta"] * ((z > 0) & (z < 1))
+    # a sum of 400 terms below 1.5
+    allowed = 3 * 400 * np.finfo(dtype).eps
+    np.testing.assert_allclose(got, (slope * dz).sum(axis=0), rtol=0, atol=allowed)
+    assert got.dtype == dtype
+
+
+@pytest.mark.parametrize("target", [reference, numba])
+def test_a_compact_network_computes_what_the_whole_one_does(target: Any) -> None:
+    args = variants("predict")[0]
+    network, x = args["network"], args["x"]
+    for layer in network["layers"]:
+        if layer.get("on") is not None:
+            layer["log_alpha"].flat[::2] = -9.0  # half of the gates are closed
+    before = watch.copied(network)
+    small = target.compact(network)
+    assert watch.changed_paths(before, network) == []
+    kinds = [layer["kind"] for layer in small["layers"]]
+    assert "select" in kinds
+    assert small["layers"][0]["weight"].shape[0] == 2
+    assert all(layer.get("on") is None for layer in small["layers"])
+    whole = target.predict(network, x)
+    np.testing.assert_allclose(target.predict(small, x), whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(NUMPY_EXAMPLE.predict(small, x), whole, rtol=0, atol=1e-12)
+
+
+def test_a_network_whose_inputs_are_not_all_read_selects_them() -> None:
+    rng = np.random.default_rng(1)
+    layer = {
+        "kind": "dense",
+        "weight": rng.normal(size=(5, 3)),
+        "bias": rng.normal(size=3),
+        "on": "inputs",
+        "log_alpha": np.array([2.0, -9, 0.5, -9, 9]),
+        "gates_bias": False,
+    }
+    network: Any = {"input_shape": (5,), "layers": [layer], **LAW}  # fmt: skip
+    small = reference.compact(network)
+    assert small["layers"][0] == {"kind": "select", "index": [0, 2, 4]}
+    assert small["input_shape"] == (5,)
+    x = rng.normal(size=(4, 5))
+    np.testing.assert_allclose(
+        reference.predict(small, x), reference.predict(network, x), rtol=0, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: reference.group_size((3, 4, 2), on="inputs", gates_bias=False), "2 axes"),
+        (lambda: reference.group_size((3, 4), on="units", gates_bias=False), "on must be inputs"),
+        (lambda: reference.group_size((3, 4, 2, 2), on="inputs", gates_bias=False), "on must be o"),
+        (lambda: reference.init_weight(np.zeros(3)), "normal must have 2 axes"),
+        (lambda: reference.predict({"input_shape": (2,), "layers": [{"kind": "tanh"}], **LAW},
+                                   np.zeros((1, 2))), "kind must be one of"),
+        (lambda: reference.loss_and_grads(**{**variants("loss_and_grads")[0], "u": []}),
+         r"u must have one array a gated layer \(3\), got 0"),
+    ],
+)  # fmt: skip
+def test_the_reference_refuses_what_is_not_in_the_interface(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target",
+    [
+        "l0ref.oracle.reference:reference",
+        "l0ref.oracle.reference:numba",
+        str(EXAMPLES / "numpy_functions.py"),
+        f"command: node {EXAMPLES / 'javascript.js'}",
+    ],
+)
+def test_honest_targets_pass_the_whole_check(target: str) -> None:
+    from l0ref.oracle.check import check
+
+    if target.startswith("command: node") and shutil.which("node") is None:
+        pytest.skip("Node is not installed")
+    report = check(target, quick=True, timeout=60)
+    assert report.ok, [o for o in report.outcomes if o.n_failed]

@@ -15,7 +15,7 @@ Examples
 ...     def _active_logit(self, log_alpha, beta, gamma, zeta):
 ...         return log_alpha + beta * np.log(-gamma / zeta)
 >>> float(WrongSign().prob_active(np.array(0.5), **gate).round(6))
-0.25
+0.250003
 """
 
 from __future__ import annotations

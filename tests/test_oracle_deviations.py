@@ -1,0 +1,296 @@
+"""Every known deviation is wrong by what it says, caught by the vectors, and called by its name."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from l0ref.oracle import vectors
+from l0ref.oracle.compare import Tolerance, compare
+from l0ref.oracle.deviations import DEVIATIONS, cost, markdown, touched
+from l0ref.oracle.deviations.catalogue import call, difference, known
+from l0ref.oracle.deviations.inputs import INPUTS
+from l0ref.oracle.diagnosis import Diagnosis, diagnose
+from l0ref.oracle.interface import FUNCTIONS
+from l0ref.oracle.plain import Plain
+from l0ref.oracle.reference import reference
+from l0ref.oracle.report import Observation
+from l0ref.oracle.vectors import VectorTest
+
+DRAWN = ("draw", "draw_vjp")
+TESTS = [test for test in vectors.load_all() if test.result != "raise"]
+
+SAMPLE = (
+    "prob-plus-sign",
+    "prob-clamped",
+    "prob-by-subtraction",
+    "sf-by-subtraction",
+    "pdf-without-beta",
+    "noise-plus",
+    "beta-on-noise-only",
+    "clip-forgotten-in-draws",
+    "draw-grad-at-z",
+    "draw-grad-through-clip",
+    "test-gate-median",
+    "test-gate-top-k",
+    "init-fan-out",
+    "group-size-bias-subtracted",
+    "lambda-on-density",
+    "norm-with-every-bias",
+    "conv-bias-dropped",
+    "dz-without-bias",
+    "flops-of-the-authors",
+    "cost-one-sided",
+    "adam-epsilon-hat",
+    "average-started-and-debiased",
+    "gates-detached-in-training",
+    "compact-constants-dropped",
+)
+"""Of all areas; the other deviations are slow tests."""
+
+every_deviation = pytest.mark.parametrize(
+    "name",
+    [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in DEVIATIONS],
+)
+
+
+def mismatch(test: VectorTest, got: Any) -> Any:
+    """Compare as a check does: the first convention that fits, and compact networks by logits."""
+    right, tolerance = test.expected, test.tolerance("float64")
+    assert tolerance is not None
+    if test.function == "compact":
+        try:
+            got = Plain().predict(got, test.probe("float64")["x"])
+        except (ValueError, IndexError) as error:  # no network at all
+            return error
+        right = right["logits"]
+        tolerance = tolerance._replace(abs=tolerance.abs["logits"])
+    wrong = compare(got, right, tolerance, dtype=None)
+    for other in test.alternatives if wrong is not None else ():
+        if compare(got, other.expected, other.tolerance("float64"), dtype=None) is None:
+            return None
+    return wrong
+
+
+def observe(target: Plain, functions: tuple[str, ...]) -> Iterator[Observation]:
+    """Run the vectors of some functions."""
+    for test in TESTS:
+        if test.function not in functions:
+            continue
+        args = test.args("float64")
+        try:
+            got = call(target, test.function, args)
+        except (ValueError, IndexError):
+            got = None
+        ok = got is not None and mismatch(test, got) is None
+        tolerance = test.tolerance("float64")
+        yield Observation(test.function, args, got, test.expected, tolerance, ok, test.id)
+
+
+def observe_inputs(target: Plain, functions: tuple[str, ...]) -> Iterator[Observation]:
+    """Run the catalogue's own inputs of some functions."""
+    for function in functions:
+        if function in DRAWN:
+            continue
+        for given in INPUTS[function]:
+            right = call(Plain(), function, given.args)
+            try:
+                got = call(target, function, given.args)
+            except (ValueError, IndexError):
+                continue
+            ok = difference(got, right) == 0
+            rounding = Tolerance(1e-15, 1e-15, "eps")
+            yield Observation(function, given.args, got, right, rounding, ok, "input")
+
+
+def test_plain_passes_the_vectors() -> None:
+    failed = [seen.where for seen in observe(Plain(), tuple(FUNCTIONS)) if not seen.ok]
+    assert failed == []
+
+
+def test_plain_has_every_function() -> None:
+    assert all(callable(getattr(Plain, name, None)) for name in FUNCTIONS)
+
+
+@pytest.mark.parametrize("function", sorted(INPUTS))
+def test_plain_agrees_with_the_reference(function: str) -> None:
+    """Two implementations that share no line; 1e-12 is some thousand eps, for sums in networks."""
+    if function in DRAWN:
+        pytest.skip("each has its own noise")
+    for given in INPUTS[function]:
+        right = getattr(reference, function)(**given.args)
+        assert difference(call(Plain(), function, given.args), right) < 1e-12 * _size(right)
+
+
+def _size(value: Any) -> float:
+    if isinstance(value, dict):
+        if "layers" in value:
+            return 10.0
+        return max(_size(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return max(_size(part) for part in value)
+    finite = np.abs(np.asarray(value, np.float64))
+    return 1 + float(np.max(finite[np.isfinite(finite)], initial=0.0))
+
+
+def test_there_are_enough_and_all_are_told_apart() -> None:
+    assert len(DEVIATIONS) >= 40
+    sentences = [one.sentence for one in DEVIATIONS.values()]
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_every_function_has_inputs_that_fit_it() -> None:
+    assert set(INPUTS) == set(FUNCTIONS)
+    for function, given in INPUTS.items():
+        assert given[0].words
+        assert all(set(one.args) == set(FUNCTIONS[function].parameters) for one in given)
+
+
+@every_deviation
+def test_it_costs_what_it_says(name: str) -> None:
+    """It is wrong on its documented input, and what it changes has the documented function."""
+    assert DEVIATIONS[name].at in touched(name)
+    measured = cost(name)
+    assert measured.largest > 0
+    assert f"`{DEVIATIONS[name].at}`" in measured.text
+
+
+def test_costs_that_the_paper_is_known_for() -> None:
+    """max |median - test gate| is 0.108 and max |test gate - E[z]| is 0.103, at the defaults."""
+    assert cost("test-gate-median").largest == pytest.approx(0.108, abs=5e-4)
+    assert cost("mean-is-test-gate").largest == pytest.approx(0.103, abs=5e-4)
+
+
+@every_deviation
+def test_it_is_caught_and_named(name: str) -> None:
+    """At least one vector fails; the diagnosis is this deviation, certain, first, and alone."""
+    target = DEVIATIONS[name].implementation()
+    functions = touched(name)
+    if set(functions) <= set(DRAWN):
+        pytest.skip("it shows in draws alone")
+    seen = list(observe(target, functions))
+    assert not all(one.ok for one in seen)
+    # what it leaves alone speaks against others
+    rest = tuple(one for one in FUNCTIONS if one not in functions and one != "train")
+    seen += [*observe_inputs(target, functions), *observe_inputs(target, rest)]
+    found = diagnose(seen)
+    assert (found[0].deviation, found[0].certain) == (name, True)
+    assert [one.deviation for one in found if one.certain] == [name]
+
+
+def test_nothing_is_said_of_what_is_right() -> None:
+    assert diagnose(list(observe(Plain(), ("prob_active", "dense", "adam")))) == []
+
+
+def test_nothing_is_said_of_what_is_not_in_the_catalogue() -> None:
+    class Odd(Plain):
+        def _test_score(self, log_alpha: Any, beta: float) -> Any:
+            s, slope = super()._test_score(log_alpha + 0.001, beta)
+            return s, slope
+
+    assert diagnose(list(observe(Odd(), ("test_time", "test_time_grad", "predict")))) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "functions"),
+    [
+        (("prob-plus-sign", "test-gate-median"), ("prob_active", "test_time", "predict")),
+        (("noise-plus", "stretch-plus"), ("sample",)),
+        (("prob-unshifted", "l2-without-half"), ("prob_active", "expected_l2", "penalty")),
+    ],
+)
+def test_two_at_once_are_both_named(names: tuple[str, str], functions: tuple[str, ...]) -> None:
+    parents = tuple(DEVIATIONS[name].implementation for name in names)
+    both = type("Both", parents, {})()
+    found = diagnose(list(observe(both, functions)))
+    assert {one.deviation for one in found if one.certain} == set(names)
+
+
+def test_equal_explanations_are_all_named_and_none_is_certain() -> None:
+    """A draw's derivative without the clip is that of gates that are never clipped."""
+    target = DEVIATIONS["draw-grad-through-clip"].implementation()
+    found = diagnose(list(observe(target, ("sample_vjp",))))
+    names = {one.deviation for one in found}
+    assert {"clip-forgotten", "draw-grad-through-clip"} <= names
+    assert not any(one.certain for one in found)
+    assert all("one of" in one.sentence for one in found)
+
+
+def test_another_convention_is_no_evidence() -> None:
+    """What was accepted by another convention neither explains nor contradicts."""
+    values = np.array([[1.0], [2.0], [4.0]])
+    right = Plain().temporal_average(values, decay=0.5)
+    other = np.array([[1.0], [1.5], [2.75]])
+    args = {"values": values, "decay": 0.5}
+    accepted = Observation(
+        "temporal_average", args, other, right, Tolerance(1e-15, 0.0, ""), True, "other"
+    )
+    assert diagnose([accepted]) == []
+
+
+# --- draws ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["noise-gumbel", "noise-one-sided", "beta-omitted", "stretch-plus", "noise-one-for-all-gates",
+     "noise-one-for-all-draws", "draw-binarised"],
+)  # fmt: skip
+def test_draws_are_told_by_their_law(name: str) -> None:
+    law = {"beta": 2 / 3, "gamma": -0.25, "zeta": 1.125}
+    log_alpha = np.array([-0.75, 0.25, 1.0])
+    target = DEVIATIONS[name].implementation()
+    got = target.draw(log_alpha, 2**15, 3, **law)
+    args = {"log_alpha": log_alpha, "n": 2**15, "seed": 3, **law}
+    found = diagnose([Observation("draw", args, got, None, None, False, "draws", 2**15)])
+    assert [(one.deviation, one.certain) for one in found] == [(name, True)]
+
+
+def test_the_right_law_is_no_deviation() -> None:
+    """Though reversed noise has it, too."""
+    law = {"beta": 2 / 3, "gamma": -0.25, "zeta": 1.125}
+    log_alpha = np.array([-0.75, 0.25, 1.0])
+    got = Plain().draw(log_alpha, 2**15, 3, **law)
+    args = {"log_alpha": log_alpha, "n": 2**15, "seed": 3, **law}
+    assert diagnose([Observation("draw", args, got, None, None, False, "draws", 2**15)]) == []
+
+
+@pytest.mark.parametrize("with_draws", [True, False])
+@pytest.mark.parametrize("name", ["draw-grad-without-beta", "draw-grad-negative"])
+def test_gradients_through_draws_are_told(name: str, with_draws: bool) -> None:
+    law = {"beta": 0.75, "gamma": -0.25, "zeta": 1.125}
+    log_alpha, dz = np.array([-0.75, 0.25, 1.0]), np.random.default_rng(5).normal(size=(7, 3))
+    target = DEVIATIONS[name].implementation()
+    args = {"log_alpha": log_alpha, "n": 7, "seed": 3, "dz": dz, **law}
+    got, right = target.draw_vjp(**args), Plain().draw_vjp(**args)
+    if with_draws:
+        args["draws"] = Plain().draw(log_alpha, 7, 3, **law)
+    tolerance = Tolerance(np.full(3, 1e-13), 0.0, "")
+    found = diagnose([Observation("draw_vjp", args, got, right, tolerance, False, "draws", 7)])
+    assert [(one.deviation, one.certain) for one in found] == [(name, True)]
+
+
+# --- the list ---
+
+
+def test_the_list_names_them_all() -> None:
+    text = markdown()
+    assert all(f"**{name}**" in text for name in DEVIATIONS)
+    assert text.startswith(f"{len(DEVIATIONS)} known deviations.")
+    rows = [line for line in markdown(brief=True).splitlines() if line.startswith("| ")]
+    areas = {one.area for one in DEVIATIONS.values()}
+    assert len(rows) == len(DEVIATIONS) + 2 * len(areas)
+    assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
+
+
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(ValueError, match="name must be new to the catalogue"):
+        known("prob-plus-sign", area="", at="sample", formula="", sentence="")(Plain)
+    with pytest.raises(ValueError, match="at must be a function of the interface"):
+        known("new", area="", at="no_such", formula="", sentence="")(Plain)
+
+
+def test_a_diagnosis_is_plain_data() -> None:
+    one = Diagnosis("prob-plus-sign", ("prob_active",), True, "your P adds")
+    assert one._asdict()["functions"] == ("prob_active",)
