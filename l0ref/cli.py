@@ -1,4 +1,4 @@
-"""The command ``l0ref``: train a network and watch it prune, report on a run."""
+"""The command ``l0ref``: train a network and watch it prune, report, time, and check others."""
 
 from __future__ import annotations
 
@@ -346,6 +346,94 @@ def bench(
     if json_file is not None:
         save_json(json_file, result)
         console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def check(
+    target: str | None = None,
+    *,
+    functions: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    dtype: Literal["float64", "float32", "both"] = "both",
+    seed: int = 0,
+    quick: bool = False,
+    timeout: float = 10.0,
+    expect_fail: Path | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    verbose: bool = False,
+    list_functions: Annotated[bool, Parameter(name="--list", negative=())] = False,
+) -> int:
+    """Check another implementation: whether it is right, and if not, which mistake it makes.
+
+    Exit status 0 if nothing failed, 1 if something did, 2 if the target could not be checked.
+
+    Parameters
+    ----------
+    target
+        package.module, package.module:attribute, path/file.py, path/file.py:attribute, or
+        "command: node target.js". It has some of the functions that --list shows; of a module
+        or file that has a `target`, that is checked.
+    functions
+        The only ones to check (all).
+    dtype
+        float64, float32 or both.
+    seed
+        Of the random inputs and of the target's draws.
+    quick
+        Fewer random inputs and draws: 10 s rather than a minute.
+    timeout
+        Seconds that a call may take.
+    expect_fail
+        File of expected failures, one a line: phase:function, or the id of a vector. What is
+        listed and passes fails the check.
+    json_file
+        Write the report there, with the inputs of each failure in full.
+    verbose
+        Show what is not implemented in the table too, and arrays in full.
+    list_functions
+        Show the functions that can be checked, and stop.
+    """
+    from .oracle import check as oracle  # it is slow to import
+    from .oracle.report import PHASES, show
+    from .oracle.targets import TargetError
+
+    if list_functions:
+        return show_functions()
+    if target is None:
+        raise ValueError("target must be given; --list shows what it can have")
+    expected = () if expect_fail is None else oracle.read_expected_failures(expect_fail)
+    try:
+        with errors.status("starting the target") as line:
+            found = oracle.check(
+                target,
+                functions=functions,
+                dtypes=oracle.DTYPES if dtype == "both" else (dtype,),
+                seed=seed,
+                quick=quick,
+                timeout=timeout,
+                expected_failures=expected,
+                tell=lambda phase, name: line.update(f"{name}: {PHASES[phase]}"),
+            )
+    except TargetError as error:
+        raise ValueError(str(error)) from None
+    show(found, console, verbose=verbose)
+    if json_file is not None:
+        save_json(json_file, found.to_json())
+        console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
+    return 0 if found.ok else 1
+
+
+def show_functions() -> int:
+    """Print what a target can have: signatures, and one sentence each."""
+    from .oracle.interface import AREAS, FUNCTIONS
+
+    for area, names in AREAS.items():
+        console.print(f"[bold]{area}[/bold]")
+        for name in names:
+            function = FUNCTIONS[name]
+            summary = function.doc.partition("\n\n")[0].replace("\\|", "|").replace("\n", " ")
+            console.print(f"  {name}({', '.join(function.parameters)})", soft_wrap=True)
+            console.print(f"      {summary}", style="dim", markup=False, soft_wrap=True)
     return 0
 
 

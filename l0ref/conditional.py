@@ -206,10 +206,11 @@ class Packing:
     ) -> None:
         self.network = network
         layers, sources, skips = network.layers, network.sources, network.skips
-        self._shapes = shapes = network.shapes(x_shape)
-        n_units = {INPUT: x_shape[1]}
-        for i, layer in enumerate(layers):
-            n_units[i] = layer.output_shape(shapes[i])[1]
+        shapes = network.shapes(x_shape)
+        self._outputs = [
+            layer.output_shape(shape) for layer, shape in zip(layers, shapes[:-1], strict=True)
+        ]
+        n_units = {INPUT: x_shape[1]} | {i: shape[1] for i, shape in enumerate(self._outputs)}
 
         live = {INPUT: np.ones(n_units[INPUT], bool)}
         for i, layer in enumerate(layers):
@@ -286,7 +287,7 @@ class Packing:
         """Multiplications that the minibatch is spared in each of the layers' products."""
         saved = 0.0
         for i, layer in self.network.weighted:
-            n, _, *size = layer.output_shape(self._shapes[i])
+            n, _, *size = self._outputs[i]
             left = float(self.taken[i].mean() * self.kept[i].mean())
             saved += n * math.prod(size) * layer.params["weight"].size * (1 - left)
         return saved

@@ -617,7 +617,6 @@ def remembers() -> Any:
         (reads_memory, "when arrays lie in memory in Fortran order"),
         (wants_axes, "with arrays that have no axes"),
         (truncates, "log_alpha of integers is neither refused nor computed with"),
-        (overflows, "it warns at extreme log_alpha: RuntimeWarning: overflow"),
         (remembers(), "it gives another result when it is called again"),
         (lambda log_alpha, **law: np.clip(Honest().test_time(log_alpha, **law), 0.01, 1),
          "at extreme log_alpha"),
@@ -626,6 +625,14 @@ def remembers() -> Any:
 def test_bad_manners_are_seen(own: Any, says: str) -> None:
     found = faults("test_time", own)
     assert any(message.startswith(says) for message in found), found
+
+
+def test_an_overflow_on_the_way_to_what_is_right_is_remarked() -> None:
+    manners = hygiene.check_manners(
+        calls_of(only(test_time=overflows)), "test_time", DTYPES, seed=1
+    )
+    assert manners.faults == []
+    assert manners.remark.startswith("it warns at extreme log_alpha: RuntimeWarning: overflow")
 
 
 @pytest.mark.parametrize("function", [name for name in vars(Honest) if not name.startswith("_")])
@@ -744,18 +751,21 @@ def test_bad_arguments_are_refused(options: Any, says: str) -> None:
         check(Honest(), **options)
 
 
-def test_a_vector_that_must_be_refused() -> None:
-    tests = {t.function: t for ts in Checker(Honest()).tests.values() for t in ts
-             if t.result == "raise"}  # fmt: skip
-    if not tests:
-        pytest.skip("no vector must be refused")
-    function, test = next(iter(tests.items()))
-    checker = Checker(only(**{function: lambda **args: np.zeros(2)}))
-    outcome = checker.run("vectors", function, [test])
-    assert outcome.status is Status.FAILED
-    assert "it must raise" in outcome.message
-    checker = Checker(only(**{function: raise_it(ValueError("no"))}))
-    assert checker.run("vectors", function, [test]).status is Status.PASSED
+@pytest.mark.parametrize(
+    ("flag", "status", "says"),
+    [("shapes", Status.FAILED, "it must raise"),
+     ("parameters", Status.ACCEPTABLE, "does not refuse parameters out of their range")],
+)  # fmt: skip
+def test_a_vector_that_must_be_refused(flag: str, status: Status, says: str) -> None:
+    tests = [t for ts in Checker(Honest()).tests.values() for t in ts
+             if t.result == "raise" and flag in t.flags]  # fmt: skip
+    test = tests[0]
+    checker = Checker(only(**{test.function: lambda **args: np.zeros(2)}))
+    outcome = checker.run("vectors", test.function, [test])
+    assert outcome.status is status
+    assert says in outcome.message
+    checker = Checker(only(**{test.function: raise_it(ValueError("no"))}))
+    assert checker.run("vectors", test.function, [test]).status is Status.PASSED
 
 
 def test_vectors_of_compaction() -> None:

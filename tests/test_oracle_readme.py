@@ -1,7 +1,7 @@
 """What the oracle's README shows is true: its code runs, its output comes, its list is current.
 
 ``python -m tests.test_oracle_readme`` writes the output of the failing check and the list of known
-deviations into it anew.
+deviations into it anew, and the long list beside it.
 """
 
 import os
@@ -21,9 +21,10 @@ from l0ref.oracle.report import PHASES, Status
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "l0ref/oracle/README.md"
 README = PATH.read_text(encoding="utf-8")
+LIST = PATH.with_name("DEVIATIONS.md")
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, flags=re.DOTALL))
 BEGIN, END = "<!-- deviations: begin -->\n", "\n<!-- deviations: end -->"
-COMMAND = "$ l0ref check mytarget.py:target --quick\n"
+COMMAND = "$ l0ref check mytarget.py --quick\n"
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_the_functions_pass(folder: Path) -> None:
 
 def test_the_layer_fails_as_shown_and_passes_when_mended(folder: Path) -> None:
     pytest.importorskip("torch")
-    seen = run(folder, *CLI, "check", "mytarget.py:target", "--quick")
+    seen = run(folder, *CLI, "check", "mytarget.py", "--quick")
     assert seen.returncode == 1, seen.stderr
     shown = README.partition(COMMAND)[2].partition("```")[0]
     assert shape(seen.stdout) == shape(shown)
@@ -79,7 +80,7 @@ def test_the_layer_fails_as_shown_and_passes_when_mended(folder: Path) -> None:
     assert line in FILES["mylib.py"]
     mended = FILES["mylib.py"].replace(line, "s = torch.sigmoid(self.log_alpha)")
     (folder / "mylib.py").write_text(mended)
-    report = check(f"{folder / 'mytarget.py'}:target", quick=True, dtypes=["float64"])
+    report = check(f"{folder / 'mytarget.py'}", quick=True, dtypes=["float64"])
     assert report.ok
     assert {one.status for one in report.outcomes} == {
         Status.PASSED, Status.ACCEPTABLE, Status.NOT_IMPLEMENTED
@@ -131,23 +132,29 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_the_list_of_deviations_is_current() -> None:
     shown = README.partition(BEGIN)[2].partition(END)[0]
-    assert shown == markdown(), "python -m tests.test_oracle_readme writes it anew"
+    assert shown == markdown(brief=True), "python -m tests.test_oracle_readme writes it anew"
+    assert LIST.read_text(encoding="utf-8") == long_list()
+
+
+def long_list() -> str:
+    return f"# Known deviations\n\n{markdown(heading='##')}\n"
 
 
 def rewrite() -> None:
-    """Write into the README what it shows of the program."""
+    """Write into the README what it shows of the program, and the long list."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as name:
         for file, code in FILES.items():
             (Path(name) / file).write_text(code, encoding="utf-8")
-        output = run(Path(name), *CLI, "check", "mytarget.py:target", "--quick").stdout
+        output = run(Path(name), *CLI, "check", "mytarget.py", "--quick").stdout
     output = "\n".join(line.rstrip() for line in output.splitlines())
     before, _, rest = README.partition(COMMAND)
     text = f"{before}{COMMAND}{output}\n```{rest.partition('```')[2]}"
     before, _, rest = text.partition(BEGIN)
-    text = f"{before}{BEGIN}{markdown()}{END}{rest.partition(END)[2]}"
+    text = f"{before}{BEGIN}{markdown(brief=True)}{END}{rest.partition(END)[2]}"
     PATH.write_text(text, encoding="utf-8")
+    LIST.write_text(long_list(), encoding="utf-8")
 
 
 if __name__ == "__main__":

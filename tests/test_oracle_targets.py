@@ -414,6 +414,19 @@ def test_what_cannot_be_imported_says_why(
     assert "importlib" not in str(caught.value)
 
 
+@pytest.mark.parametrize("isolate", [False, None])
+def test_of_a_file_with_a_target_that_is_taken(tmp_path: Path, isolate: bool | None) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def mean(log_alpha): pass\n\n\nclass target:\n    def var(self, log_alpha): pass\n"
+    )
+    with open_target(str(path), isolate=isolate) as mine:
+        assert mine.functions == {"var"}
+    path.write_text("class target:\n    var = max\n\n\nclass other:\n    mean = min\n")
+    with open_target(f"{path}:other", isolate=isolate) as mine:
+        assert mine.functions == {"mean"}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

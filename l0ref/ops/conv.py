@@ -350,6 +350,8 @@ def _rows(weight: Array, groups: int) -> Array:
 
 
 def _check_int(name: str, value: Any, lowest: int) -> None:
+    if type(value) is int and value >= lowest:
+        return  # at once: a step asks a hundred times
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"{name} must be an integer of at least {lowest}, got {value!r}")
 

@@ -51,7 +51,7 @@ class Status(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    ACCEPTABLE = "another convention"
+    ACCEPTABLE = "accepted"
     NOT_IMPLEMENTED = "not implemented"
     EXPECTED_FAILURE = "fails, as expected"
     UNEXPECTED_PASS = "passes, against expectation"
@@ -283,7 +283,7 @@ def _show_remarks(report: Report, console: Console) -> None:
         console.print(Text("Accepted, or not there", "bold"))
     for outcome in dict.fromkeys((o.function, str(o.status), o.message) for o in remarks):
         function, status, message = outcome
-        console.print(_hanging(f"{function}: {status}: {message}"))
+        console.print(_hanging(f"{function}: {message or status}"))
 
 
 def _summary(

@@ -551,7 +551,12 @@ def _check_pathwise(calls: Calls, dtype: str, gates: _Gates, seed: int, exact: _
     if mismatch is not None:
         raise _Alarm(
             "not the gradient through the draws that the same seed gives: " + mismatch.message,
-            observation._replace(ok=False, expected=expected, tolerance=tolerance),
+            observation._replace(
+                args={**observation.args, "draws": z},
+                ok=False,
+                expected=expected,
+                tolerance=tolerance,
+            ),
             seed=seed,
             draws=z,
             dz=dz,

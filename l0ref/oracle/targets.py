@@ -161,7 +161,8 @@ def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
         - ``"command: node target.js"``, a process that speaks `l0ref.oracle.protocol`;
         - an object: a module, an instance, or a mapping of names to functions.
 
-        A class is called without arguments, and what it makes is the target.
+        Of a module or file that has a ``target``, that is taken. A class is called without
+        arguments, and what it makes is the target.
     isolate : bool, optional
         Whether to run it in a process of its own: names are by default, objects never can be.
 
@@ -217,6 +218,8 @@ def load_object(name: str) -> Any:
             found: Any = _run_file(Path(where))
         else:
             found = importlib.import_module(where)
+        if not attribute:
+            found = getattr(found, "target", found)
         for part in attribute.split(".") if attribute else ():
             found = getattr(found, part)
         return found() if isinstance(found, type) else found

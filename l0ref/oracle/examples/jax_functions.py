@@ -1,6 +1,6 @@
 """A target in JAX: forward functions on arrays; autodiff adds the derivatives.
 
-``l0ref check l0ref/oracle/examples/jax_functions.py:target``
+``l0ref check l0ref/oracle/examples/jax_functions.py``
 """
 
 import math

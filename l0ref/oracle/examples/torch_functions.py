@@ -1,6 +1,6 @@
 """A target in PyTorch: forward functions on tensors; autograd adds the derivatives.
 
-``l0ref check l0ref/oracle/examples/torch_functions.py:target``
+``l0ref check l0ref/oracle/examples/torch_functions.py``
 """
 
 import math

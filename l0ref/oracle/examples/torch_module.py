@@ -1,6 +1,6 @@
 """A target that is a layer: a PyTorch module that draws its gates by itself, plugged in.
 
-``l0ref check l0ref/oracle/examples/torch_module.py:target``
+``l0ref check l0ref/oracle/examples/torch_module.py``
 """
 
 import math
