@@ -48,7 +48,7 @@ def table(benchmark: dict[str, Any], threads: int = 2) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for row in benchmark["workloads"]:
-        if row["threads"] != threads:
+        if row["threads"] != threads or row["workload"]["kind"] == "product":
             continue
         ours = milliseconds(best(row["results"], "l0ref"))
         assert ours is not None
@@ -60,6 +60,22 @@ def table(benchmark: dict[str, Any], threads: int = 2) -> str:
         length = milliseconds(way[0]) if way else None
         cells.append("" if length is None else f"{length:.2f} (ours is {ours / length:.1f}×)")
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def products(benchmark: dict[str, Any], threads: int = 2) -> str:
+    """Return the table of gated products, forward and back: ours, packed for BLAS, BLAS alone."""
+    lines = [
+        "| microseconds, two threads | our kernel | packed for BLAS | BLAS, once packed |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in benchmark["workloads"]:
+        if row["threads"] == threads and row["workload"]["kind"] == "product":
+            times = [milliseconds(best(row["results"], c)) for c in ("l0ref", "numpy")]
+            times.append(milliseconds(next(r for r in row["results"] if r["variant"] == "floor")))
+            cells = ["" if ms is None else f"{1e3 * ms:.0f}" for ms in times]
+            name = row["workload"]["name"].removeprefix("product ").removeprefix("of ")
+            lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -119,5 +135,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     plotting.save(speed(read("speed.json")), folder / "readme_speed.png")
     print(table(read("speed.json")))
+    print()
+    print(products(read("speed.json")))
     print()
     print(scaling(read("speed_threads.json")))

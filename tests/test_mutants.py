@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import mutants
-from tests.mutants import MUTANTS, Mutant, mutate
+from tests.mutants import machinery
+from tests.mutants.machinery import mutate
+from tests.mutants.package import MUTANTS, Mutant
 
 every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
@@ -24,14 +25,14 @@ def test_no_two_are_the_same_bug() -> None:
 @every_mutant
 def test_it_can_be_planted(mutant: Mutant) -> None:
     """The original is there once, and the bug is Python that says something else."""
-    before = (mutants.ROOT / "l0ref" / mutant.module).read_text(encoding="utf-8")
+    before = (machinery.ROOT / "l0ref" / mutant.module).read_text(encoding="utf-8")
     assert ast.dump(ast.parse(mutate(mutant))) != ast.dump(ast.parse(before))
 
 
 @every_mutant
 def test_its_test_is_there(mutant: Mutant) -> None:
     file, _, test = mutant.test.partition("::")
-    tree = ast.parse((mutants.ROOT / "tests" / file).read_text(encoding="utf-8"))
+    tree = ast.parse((machinery.ROOT / "tests" / file).read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert test.partition("[")[0] in functions
 
@@ -45,19 +46,19 @@ def test_a_stale_mutant_is_named(tmp_path: Path, source: str, n: int) -> None:
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mutants.main(["P-with-plus", "no-such-bug"]) == 2
+    assert machinery.main(["P-with-plus", "no-such-bug"]) == 2
     assert "no mutant no-such-bug; there are: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_tests_pass_without_a_mutant() -> None:
     """So that what kills a mutant is the bug in it."""
-    status, output = mutants.run_tests(sorted({mutant.test for mutant in MUTANTS}))
-    assert status == mutants.PASSED, output
+    status, output = machinery.run_tests(sorted({mutant.test for mutant in MUTANTS}))
+    assert status == machinery.PASSED, output
 
 
 @pytest.mark.slow
 @every_mutant
 def test_it_is_killed(mutant: Mutant) -> None:
-    verdict = mutants.try_to_kill(mutant)
+    verdict = machinery.try_to_kill(mutant)
     assert verdict.killed, verdict.why

@@ -9,7 +9,7 @@ import pytest
 from l0ref.oracle.check import Checker, Status
 from l0ref.oracle.deviations import DEVIATIONS
 from l0ref.oracle.diagnosis import Diagnosis, diagnose
-from tests.target_mutants import (
+from tests.mutants.targets import (
     JAVASCRIPT,
     JAX,
     MODULE,

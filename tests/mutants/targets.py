@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-EXAMPLES = Path(__file__).parent.parent / "l0ref" / "oracle" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "l0ref" / "oracle" / "examples"
 
 NUMPY, TORCH, JAX = "numpy_functions.py", "torch_functions.py", "jax_functions.py"
 MODULE, JAVASCRIPT = "torch_module.py", "javascript.js"
