@@ -904,3 +904,11 @@ def test_expected_results_are_those_of_the_reference() -> None:
     np.testing.assert_array_equal(expected, reference.prob_active(**args))
     assert oracle.DTYPES == DTYPES
     assert np.all(tolerance.abs > 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_below_the_smallest_normal_one_may_be_taken_for_0(dtype: str) -> None:
+    args = {"values": np.array([[np.finfo(dtype).tiny]]), "decay": 0.5}
+    tolerance = tolerance_for("temporal_average", args, args["values"], dtype)
+    assert compare(np.zeros((1, 1), dtype), args["values"], tolerance, dtype=dtype) is None
+    assert tolerance.abs < 1e-30

@@ -223,7 +223,8 @@ def _conv2d(area: Area) -> None:
         arrays = [dice.array(0.25, 1, *shape) for shape in shapes]
         inputs = dict(zip(("x", "weight", "bias", "z"), arrays, strict=True))
         rules = PLAIN | changed | {"on": "outputs", "gates_bias": True}
-        group.refuse(id_, comment, ["shapes"], **inputs, **rules)
+        flags = ["parameters"] if id_ == "kernel" else ["shapes"]
+        group.refuse(id_, comment, flags, **inputs, **rules)
 
 
 # --- networks as data ---
