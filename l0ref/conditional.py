@@ -120,7 +120,7 @@ def _blocks(
     found = {}
     for i, layer in enumerate(layers):
         kinds = [type(follower) for follower in layers[i + 1 : i + 3]]
-        if isinstance(layer, Dense) and kinds[:1] == [ReLU]:
+        if isinstance(layer, Dense) and _packs(layer) and kinds[:1] == [ReLU]:
             last = i + 1
         elif isinstance(layer, Conv2d) and kinds == [ReLU, MaxPool2d] and _gates_maps(layer):
             last = i + 2

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from l0ref import backends, conditional, jit
-from l0ref.datasets import Dataset, from_arrays
+from l0ref.datasets import Dataset, from_arrays, load
+from l0ref.jit import _compile
 from l0ref.networks import MLP, LeNet5
 from l0ref.training import Settings, Trainer
 
@@ -270,3 +271,22 @@ def test_asking_for_it_imports_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           cwd=Path(__file__).parent.parent)  # fmt: skip
     assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("model", ["lenet-5", "lenet-300-100"])
+def test_bits_do_not_depend_on_which_compilation_runs(model: str) -> None:
+    """That for one thread, which runs while another thread is inside a kernel, adds up alike."""
+    data = load("mnist-sample")
+    params = []
+    for busy in (False, True):
+        trainer = Trainer(Settings(model=model, batch_size=16, dropout=0.3), data)
+        if busy:
+            assert _compile._inside.acquire(blocking=False)
+        try:
+            for _ in range(3):
+                trainer.advance()
+        finally:
+            if busy:
+                _compile._inside.release()
+        params.append({name: value.tobytes() for name, value in trainer.network.params.items()})
+    assert params[0] == params[1]

@@ -641,3 +641,28 @@ def test_a_skip_onto_a_flatten_keeps_what_it_adds() -> None:
     )
     packed = check(network, rng.normal(size=(5, 2, 3, 3)), 7)
     assert packed.grads["3.weight"][9:].any()  # of the map that is closed, but added to
+
+
+def test_a_layer_that_packs_nothing_before_one_that_does() -> None:
+    """A gate a weight and an example: all units go in and out, and behind the rectifier some go."""
+    rng = np.random.default_rng(0)
+    w1, w2 = rng.normal(size=(5, 12)), rng.normal(size=(12, 7))
+    g1, g2 = per_weight(w1.shape), per_input(w2.shape)
+    layers = [
+        Dense(w1, rng.normal(size=12), g1, np.full(g1.shape, 2.0), per_example=True),
+        ReLU(),
+        Dense(w2, rng.normal(size=7), g2, np.where(np.arange(12) % 3, CLOSED, 2.0)),
+    ]
+    x, labels = rng.normal(size=(4, 5)), rng.integers(0, 7, size=4)
+    net = Network(layers)
+    noise = {i: rng.random(shape) for i, shape in net.noise_shapes(x.shape).items()}
+    results = [
+        net.with_backend(backend).evaluate(x, labels, noise, lam=[0.1, 0.1], n_train=4, dense=dense)
+        for backend, dense in (("numpy", True), ("numba", True), ("numpy", False), ("numba", False))
+    ]
+    for other in results[1:]:
+        assert other.loss == pytest.approx(results[0].loss, rel=100 * EPS)
+        for name, grad in results[0].grads.items():
+            np.testing.assert_allclose(
+                other.grads[name], grad, rtol=0, atol=100 * EPS * max(np.abs(grad).max(), 1)
+            )

@@ -485,3 +485,18 @@ print("done")
         env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
     )  # fmt: skip
     assert result.stdout.strip() == "done", result.stderr
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_no_window_of_the_pool_sees_counts_all_the_same(bad: float) -> None:
+    x, weight = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
+    x[0, 0, -1, -1] = bad  # seen by the last of 3 places, of which 2 are pooled
+    own, originals = ops.conv_relu_pool(x, weight, kernel_size=2)
+    y, residuals = jit.TWINS[ops.conv_relu_pool](x, weight, kernel_size=2)
+    dy = np.full(y.shape, 0.5)
+    with np.errstate(all="ignore"):
+        expected = ops.conv_relu_pool_vjp(dy, originals)
+        got = jit.TWINS[ops.conv_relu_pool_vjp](dy, residuals)
+    np.testing.assert_array_equal(y, own)
+    np.testing.assert_array_equal(got[1], expected[1])
+    assert np.isnan(expected[1]).any()

@@ -79,3 +79,12 @@ def test_a_label_that_is_all_but_certain_keeps_its_digits() -> None:
     d = backward(1.0, forward(logits, labels)[1])
     d_expected = ops.softmax_cross_entropy_vjp(1.0, ops.softmax_cross_entropy(logits, labels)[1])
     np.testing.assert_allclose(d, d_expected, rtol=20 * np.finfo(np.float64).eps)
+
+
+def test_a_gradient_is_the_callers_to_change() -> None:
+    logits, labels = np.array([[0.5, -1.0, 2.0]]), np.array([1])
+    _, residuals = TWINS[ops.softmax_cross_entropy](logits, labels)
+    first = TWINS[ops.softmax_cross_entropy_vjp](1.0, residuals)
+    kept = first.copy()
+    first *= 0
+    np.testing.assert_array_equal(TWINS[ops.softmax_cross_entropy_vjp](1.0, residuals), kept)

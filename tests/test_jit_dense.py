@@ -388,3 +388,23 @@ def test_products_of_views(sizes: tuple[int, int, int], add: bool, dtype: Any) -
         assert (abs(out[1:, 3:] - (start + left @ right)) <= bound).all()
         out[1:, 3:] = before[1:, 3:]
         np.testing.assert_array_equal(out, before)
+
+
+def test_what_is_done_to_the_output_does_not_reach_the_gradient() -> None:
+    rng = np.random.default_rng(3)
+    x, weight, dy = rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=(3, 5))
+    y, residuals = jit.TWINS[ops.dense_relu](x, weight, np.zeros(5))
+    untouched = jit.TWINS[ops.dense_relu_vjp](dy, residuals)
+    y *= -1
+    for before, after in zip(untouched, jit.TWINS[ops.dense_relu_vjp](dy, residuals), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(("z", "w", "dy"), [(0.0, 1e200, 1e200), (np.inf, 0.0, 1.0)])
+def test_an_overflow_meets_its_gate_as_in_the_original(z: float, w: float, dy: float) -> None:
+    arrays = np.array([[1.0]]), np.array([[w]]), np.zeros(1), np.array([z])
+    with np.errstate(all="ignore"):
+        expected = ops.dense_vjp(np.array([[dy]]), ops.dense(*arrays)[1])
+        got = jit.TWINS[ops.dense_vjp](np.array([[dy]]), jit.TWINS[ops.dense](*arrays)[1])
+    for mine, theirs in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -111,12 +111,14 @@ def _multiply_in_kernel(a, b, out, add):  # type: ignore[no-untyped-def]
     def multiply(a, b, out, add):  # type: ignore[no-untyped-def]
         m, k = a.shape
         n = b.shape[1]
-        turn_a, turn_b = a.strides[1] != size, b.strides[1] != size
-        # From one row, or column, to the next; where there is one alone it is not looked at, but
-        # must not be less than its length.
-        stride_a = max(a.strides[1 if turn_a else 0] // size, m if turn_a else k)
-        stride_b = max(b.strides[1 if turn_b else 0] // size, k if turn_b else n)
-        stride_out = max(out.strides[0] // size, n)
+        turn_a = k > 1 and a.strides[1] != size
+        turn_b = n > 1 and b.strides[1] != size
+        # From one row, or column, to the next; where there is one alone, its stride says nothing.
+        stride_a = (a.strides[1] if turn_a else a.strides[0] * (m > 1)) // size
+        stride_b = (b.strides[1] if turn_b else b.strides[0] * (k > 1)) // size
+        stride_a = max(stride_a, m if turn_a else k)
+        stride_b = max(stride_b, k if turn_b else n)
+        stride_out = max(out.strides[0] * (m > 1) // size, n)
         _call(turn_a, turn_b, m, n, k, a, stride_a, b, stride_b, add, out, stride_out)
 
     return multiply

@@ -246,21 +246,31 @@ def _forward(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@inline(fastmath=REASSOCIATE)
+@inline()
 def _sums_of(dy, winner, ungated, size, keep, zero):  # type: ignore[no-untyped-def]
     """Return the sums of dy where a place of the window won, and of dy times what the gate met.
 
-    And 0, or NaN if a dy is not finite.
+    And 0, or NaN if a dy is not finite. The four parts of each sum are written out: left to itself
+    the compiler adds in an order that depends on where else it has put this function.
     """
-    total, along, odd = zero, zero, zero
-    for p in range(size):
-        total += dy[p] if winner[p] != NONE else zero
-    for p in range(size):
+    odd, t0, t1, t2, t3, a0, a1, a2, a3 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    for p in range(0, size - 3, 4):
+        t0 += dy[p] if winner[p] != NONE else zero
+        t1 += dy[p + 1] if winner[p + 1] != NONE else zero
+        t2 += dy[p + 2] if winner[p + 2] != NONE else zero
+        t3 += dy[p + 3] if winner[p + 3] != NONE else zero
+        odd += (dy[p] * zero + dy[p + 1] * zero) + (dy[p + 2] * zero + dy[p + 3] * zero)
+        if keep:
+            a0 += dy[p] * ungated[p]
+            a1 += dy[p + 1] * ungated[p + 1]
+            a2 += dy[p + 2] * ungated[p + 2]
+            a3 += dy[p + 3] * ungated[p + 3]
+    for p in range(size - size % 4, size):
+        t0 += dy[p] if winner[p] != NONE else zero
         odd += dy[p] * zero
-    if keep:
-        for p in range(size):
-            along += dy[p] * ungated[p]
-    return total, along, odd
+        if keep:
+            a0 += dy[p] * ungated[p]
+    return (t0 + t1) + (t2 + t3), (a0 + a1) + (a2 + a3), odd
 
 
 @inline()
@@ -509,7 +519,15 @@ def conv_relu_pool(
     )
     one_of_four = pool_strides[0] * pool_strides[1] >= 4
     simple = groups == 1 and steps[1] == 1 and not any(pool_pads) and one_of_four
-    if not (simple and kernel[0] * kernel[1] <= NONE):
+    # An infinity or a NaN where no window looks counts in the original: there it meets zeros.
+    looks = all(
+        step <= side and (n_places - 1) * step + side >= size
+        for step, side, n_places, size in zip(
+            pool_strides, kernel, pool_size, out_size, strict=True
+        )
+    )
+    seen = looks or bool(np.isfinite(x).all())
+    if not (simple and seen and kernel[0] * kernel[1] <= NONE):
         a, of_conv = _twin(ops.conv2d)(x, weight, bias, z, **options)
         rectified, positive = _twin(ops.relu)(a)
         y, of_pool = _twin(ops.max_pool2d)(rectified, kernel_size, **pooling)

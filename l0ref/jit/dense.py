@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.dense import DenseResiduals as OriginalResiduals
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
 from .blas import SMALL, multiply
 
@@ -34,7 +34,7 @@ class DenseResiduals(NamedTuple):
     weight: Array
     z: Array | None
     on: str
-    rectified: Array | None  # y, behind a rectifier
+    positive: Array | None  # behind a rectifier: where it let through
 
     @property
     def originals(self) -> OriginalResiduals:
@@ -57,6 +57,9 @@ def _part(n: int, most: int, *, even: bool = False) -> int:
 def _depth(rows: int, columns: int) -> int:
     """Terms of each sum that are added at a time: so many that BLAS does not copy its operands."""
     return max(SMALL // (rows * columns), 16)
+
+
+_NO_MASK = np.zeros((1, 1), bool)
 
 
 @inline()
@@ -109,18 +112,30 @@ def _affine(  # type: ignore[no-untyped-def]
                     values[o] += shift[o]
 
 
-@inline(fastmath=REASSOCIATE)
+@inline()
 def _inner(a, b):  # type: ignore[no-untyped-def]
-    total = a.dtype.type(0)
-    for o in range(a.shape[0]):
-        total += a[o] * b[o]
-    return total
+    # In eight parts that are written out: left to itself, the compiler adds in an order of its own.
+    size, zero = a.shape[0], a.dtype.type(0)
+    t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
+    for k in range(size // 8):
+        own, other = a[8 * k : 8 * k + 8], b[8 * k : 8 * k + 8]
+        t0 += own[0] * other[0]
+        t1 += own[1] * other[1]
+        t2 += own[2] * other[2]
+        t3 += own[3] * other[3]
+        t4 += own[4] * other[4]
+        t5 += own[5] * other[5]
+        t6 += own[6] * other[6]
+        t7 += own[7] * other[7]
+    for o in range(size - size % 8, size):
+        t0 += a[o] * b[o]
+    return ((t0 + t1) + (t2 + t3)) + ((t4 + t5) + (t6 + t7))
 
 
 @parallel()
 def _pull(  # type: ignore[no-untyped-def]
-    dy, y, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns, depth,
-    da, dx, dweight, dbias, dz,
+    dy, positive, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns,
+    depth, da, dx, dweight, dbias, dz,
 ):  # fmt: skip
     n, d_in = x.shape
     d_out = weight.shape[1]
@@ -131,10 +146,11 @@ def _pull(  # type: ignore[no-untyped-def]
         for o in range(right - left):
             total[o] = 0
         for row in range(n):
-            pulled, above, out = dy[row, left:right], y[row, left:right], da[row, left:right]
+            pulled, out = dy[row, left:right], da[row, left:right]
             if rectified:
+                above = positive[row, left:right]
                 for o in range(right - left):
-                    out[o] = pulled[o] * number(above[o] > 0)
+                    out[o] = pulled[o] * number(above[o])
             for o in range(right - left):
                 total[o] += out[o]
     for block in prange((d_in + units - 1) // units):
@@ -202,24 +218,25 @@ def affine(
         n * weight.size // PER_NUMBER, x, weight, packed(bias), gates, on_inputs, on_weights,
         rectified, rows, columns, depth, y,
     )  # fmt: skip
-    return y, DenseResiduals(x, weight, z, on, y if rectified else None)
+    # A mask, and not y itself, which is the caller's to change.
+    return y, DenseResiduals(x, weight, z, on, y > 0 if rectified else None)
 
 
 def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
     """VJP of `affine`."""
-    x, weight, z, on, y = residuals
+    x, weight, z, on, positive = residuals
     (n, d_in), d_out = x.shape, weight.shape[1]
     check_cotangent(dy, (n, d_out))
     check_arrays(dy, x)
     dy = packed(dy)
     if z is not None and z.ndim == 2 and on == "inputs":
         # One draw an example: x z is what was multiplied, and dz needs dx / z, the plain layer's.
-        whole = DenseResiduals(x * z, weight, None, on, y)
+        whole = DenseResiduals(x * z, weight, None, on, positive)
         plain, dweight, dbias, _ = pull(dy, whole, need_dx=True)
         assert plain is not None
         return plain * z if need_dx else None, dweight, dbias, plain * x
     dweight, dbias = np.empty_like(weight), np.empty(d_out, x.dtype)
-    da = dy if y is None else np.empty_like(dy)
+    da = dy if positive is None else np.empty_like(dy)
     dx = np.empty_like(x) if need_dx else dweight
     gates = dz = dweight
     if z is not None:
@@ -228,9 +245,9 @@ def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
     units = _part(d_in, UNITS if need_dx else FEW_UNITS, even=True)
     few, columns = _part(units, FEW_UNITS), _part(d_out, COLUMNS)
     _pull.sized(
-        n * weight.size // PER_NUMBER, dy, dy if y is None else y, x, weight,
+        n * weight.size // PER_NUMBER, dy, _NO_MASK if positive is None else positive, x, weight,
         gates.reshape(-1, gates.shape[-1]), z is not None and on == "inputs",
-        z is not None and on == "weights", y is not None, need_dx, units, few, columns,
+        z is not None and on == "weights", positive is not None, need_dx, units, few, columns,
         _depth(few, columns), da, dx, dweight, dbias, dz.reshape(-1, dz.shape[-1]),
     )  # fmt: skip
     return dx if need_dx else None, dweight, dbias, None if z is None else dz

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
@@ -26,7 +25,7 @@ def dense_relu(
     on: str = "inputs",
     gates_bias: bool = True,
 ) -> tuple[Array, DenseResiduals]:
-    """What lies above 0 is known from y: no mask is kept."""
+    """The rectifier runs while a block is at hand."""
     return affine(x, weight, bias, z, on, rectified=True)
 
 
@@ -41,6 +40,6 @@ def dense_relu_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gradie
     try:
         return pull(dy, residuals, need_dx=need_dx)
     except NotForKernel:
-        assert residuals.rectified is not None
-        own = OriginalResiduals(residuals.originals, np.asarray(residuals.rectified > 0))
+        assert residuals.positive is not None
+        own = OriginalResiduals(residuals.originals, residuals.positive)
         return ops.dense_relu_vjp(dy, own, need_dx=need_dx)

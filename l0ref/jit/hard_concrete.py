@@ -122,7 +122,7 @@ def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped
         _draw_in_turns(log_alpha, own, start, law, m, z, slope)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _checked_law(
     beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], int]:

@@ -89,7 +89,7 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
                 out[i] += sums[i]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _checked_law(
     lam: float, beta: float, gamma: float, zeta: float, dtype: np.dtype[Any]
 ) -> NDArray[Any]:

@@ -137,9 +137,11 @@ def dense_vjp(
     if on == "inputs" or z.ndim == 2:
         by_weight = z[:, None] if on == "inputs" else z
         dv = x.T @ dy
-        dx = dy @ (weight * by_weight).T if need_dx else None
         dz = dv * weight
-        return dx, dv * by_weight, dbias, dz.sum(axis=1) if on == "inputs" else dz
+        if on == "inputs":  # what all outputs have in common may come after the sum
+            dx = (dy @ weight.T) * z if need_dx else None
+            return dx, dv * by_weight, dbias, dz.sum(axis=1)
+        return dy @ (weight * by_weight).T if need_dx else None, dv * by_weight, dbias, dz
     dv = x[:, :, None] * dy[:, None, :]
     dx = np.matmul(weight * z, dy[:, :, None])[:, :, 0] if need_dx else None
     return dx, (dv * z).sum(axis=0), dbias, dv * weight

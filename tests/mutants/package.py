@@ -257,8 +257,8 @@ MUTANTS = (
     Mutant(
         "dense-input-gradient-without-the-gate",
         "ops/dense.py",
-        "dx = dy @ (weight * by_weight).T",
-        "dx = dy @ weight.T",
+        "dx = (dy @ weight.T) * z if",
+        "dx = dy @ weight.T if",
         "test_ops.py::test_dense_and_its_vjp[inputs-False]",
     ),
     Mutant(
@@ -1032,7 +1032,7 @@ MUTANTS = (
     Mutant(
         "kernels-rectified-without-its-mask",
         "jit/dense.py",
-        "out[o] = pulled[o] * number(above[o] > 0)",
+        "out[o] = pulled[o] * number(above[o])",
         "out[o] = pulled[o]",
         "test_jit_dense.py::test_the_rectifiers_kink[float64]",
     ),
