@@ -317,6 +317,7 @@ def bench(
     """
     from . import bench as benchmark
 
+    require_folder(json_file)
     with console.status("compiling and loading the kernels") as line:
         result = benchmark.run(quick=quick, tell=lambda name: line.update(f"timing {name}"))
     about = result["machine"]
@@ -401,6 +402,7 @@ def check(
         return show_functions()
     if target is None:
         raise ValueError("target must be given; --list shows what it can have")
+    require_folder(json_file)
     expected = () if expect_fail is None else oracle.read_expected_failures(expect_fail)
     try:
         with errors.status("starting the target") as line:
@@ -421,6 +423,16 @@ def check(
         save_json(json_file, found.to_json())
         console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
     return 0 if found.ok else 1
+
+
+def require_folder(json_file: Path | None) -> None:
+    """Refuse a file that could not be written, before the work for it is done."""
+    if json_file is None:
+        return
+    if json_file.is_dir():
+        raise ValueError(f"--json must be a file, got the folder {json_file}")
+    if not json_file.absolute().parent.is_dir():
+        raise ValueError(f"--json must be in a folder that exists, got {json_file}")
 
 
 def show_functions() -> int:

@@ -217,6 +217,37 @@ def test_equal_explanations_are_all_named_and_none_is_certain() -> None:
     assert all("one of" in one.sentence for one in found)
 
 
+@pytest.mark.parametrize("threshold", [0.015, 0.02, 0.03, 0.05])
+def test_counts_that_agree_by_accident_are_not_certain(threshold: float) -> None:
+    """A gate that is stretched by zeta + gamma opens at 0.02, at the defaults."""
+
+    class Above(Plain):
+        def _is_on(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+            return self._test_gate(log_alpha, beta, gamma, zeta)[0] > threshold
+
+    for made in (observe, observe_inputs):
+        found = diagnose(list(made(Above(), ("hard_cost",))))
+        assert not any(one.certain for one in found if one.deviation != "hard-cost-by-threshold")
+
+
+def test_mistakes_in_counting_are_certain_by_counts() -> None:
+    for name, function in (("flops-not-floored", "conv2d_flops"),
+                           ("hard-cost-by-half", "hard_cost"),
+                           ("group-size-square-kernel", "group_size")):  # fmt: skip
+        target = DEVIATIONS[name].implementation()
+        seen = [*observe(target, (function,)), *observe_inputs(target, (function,))]
+        assert [(one.deviation, one.certain) for one in diagnose(seen)] == [(name, True)]
+
+
+def test_what_fits_counts_but_not_what_it_changes_besides_is_not_certain() -> None:
+    """Group sizes are wrong, the penalty is not: it is another mistake, or half of this one."""
+    target = DEVIATIONS["group-size-without-bias"].implementation()
+    seen = [*observe(target, ("group_size",)), *observe(Plain(), ("penalty",))]
+    found = diagnose(seen)
+    assert found[0].deviation == "group-size-without-bias"
+    assert not any(one.certain for one in found)
+
+
 def test_another_convention_is_no_evidence() -> None:
     """What was accepted by another convention neither explains nor contradicts."""
     values = np.array([[1.0], [2.0], [4.0]])

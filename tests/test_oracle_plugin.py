@@ -114,6 +114,40 @@ def test_vectors_are_expected_to_fail_by_their_id(target: pytest.Pytester) -> No
     assert result.parseoutcomes()["xfailed"] == len(ids)
 
 
+def test_a_line_for_all_vectors_covers_those_that_pass(target: pytest.Pytester) -> None:
+    arguments = ("-k", "vectors and dense_params", "--l0ref-expect-fail=list.txt")
+    Path("list.txt").write_text("vectors:dense_params\n")
+    result = run(target, *arguments)
+    assert result.ret == 0
+    outcomes = result.parseoutcomes()
+    assert outcomes["xfailed"] > 0
+    assert outcomes["xpassed"] > 0
+    assert "failed" not in outcomes
+    result = run(target, *arguments, "-rX")
+    (passing, *_) = (
+        line.split()[1] for line in result.outlines if line.startswith("XPASS l0ref::")
+    )
+    vector = passing.removeprefix("l0ref::vectors:dense_params:")
+    Path("list.txt").write_text(f"vectors:dense_params\n{vector}\n")
+    result = run(target, *arguments)
+    assert result.ret == 1
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(["*XPASS(strict)*"])
+
+
+def test_an_expected_failure_that_is_not_implemented_is_remarked_upon(
+    target: pytest.Pytester,
+) -> None:
+    Path("list.txt").write_text("random:adam\nrandom:logpdf\nrandom:dense_params\n")
+    result = run(target, "-k", "random", "--l0ref-expect-fail=list.txt")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*nothing was checked: random:adam, random:logpdf.*"])
+    Path("list.txt").write_text("vectors:draw\n")
+    result = run(target, "--l0ref-expect-fail=list.txt")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'vectors:draw'*"])
+
+
 def test_it_runs_beside_other_tests(target: pytest.Pytester) -> None:
     target.makepyfile(test_own="def test_own(): pass")
     result = run(target, "-k", "own or (random and test_time and not grad)")

@@ -75,8 +75,8 @@ def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
 
 def test_the_arithmetic_of_the_docstring() -> None:
     share = samplers._Budget().share(2 * len(samplers.LOG_ALPHA))
-    assert share == pytest.approx(1e-6 / (2 * 8 * 5 * 6))
-    assert f"{share:.1e}" == "2.1e-09"
+    assert share == pytest.approx(1e-6 / (2 * 9 * 6 * 6))
+    assert f"{share:.1e}" == "1.5e-09"
     threshold = stats.norm.isf(share / 2)
     assert f"{threshold:.1f}" == "6.0"
     law = HardConcrete(np.array(samplers.LOG_ALPHA), **samplers.LAW)
@@ -197,6 +197,39 @@ def tiled(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     return gates(log_alpha, np.resize(u, (n, *log_alpha.shape)), **law)
 
 
+def of_columns(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    """The noise of 8 gates is used for all gates."""
+    size = log_alpha.size
+    u = noise(n, (min(size, 8),), seed)[:, np.arange(size) % 8]
+    return gates(log_alpha, u.reshape(n, *log_alpha.shape), **law)
+
+
+def last_mirrored(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    """The last of many gates has another one's noise, mirrored, in every tenth draw."""
+    u = noise(n, log_alpha.shape, seed)
+    if log_alpha.size > 8:
+        u[::10, -1] = 1 - u[::10, 41]
+    return gates(log_alpha, np.clip(u, 1e-12, 1 - 1e-12), **law)
+
+
+def coarse(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    integers = np.random.default_rng(seed).integers(0, 2048, (n, *log_alpha.shape))
+    return gates(log_alpha, (integers + 0.5) / 2048, **law)
+
+
+def clamped_noise(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, np.clip(noise(n, log_alpha.shape, seed), 0.01, 0.99), **law)
+
+
+def clamped_parameter(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(np.clip(log_alpha, -3.5, 3.5), noise(n, log_alpha.shape, seed), **law)
+
+
+def from_40000_on(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    u = noise(min(n, 40000), log_alpha.shape, seed)
+    return gates(log_alpha, np.resize(u, (n, *log_alpha.shape)), **law)
+
+
 def sticky(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     u = noise(n, log_alpha.shape, seed)
     u[1::4] = u[::4][: len(u[1::4])]
@@ -204,6 +237,10 @@ def sticky(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
 
 
 # --- planted: seeds ---
+
+
+def four_bits_of_the_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, seed % 16), **law)
 
 
 def no_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
@@ -249,7 +286,12 @@ def raises(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
         (one_reused_later, "17 draws before"),
         (tiled, "4096 draws before"),
         (sticky, "1 draws before"),
+        (of_columns, "the same noise in"),
+        (last_mirrored, "the same noise, mirrored"),
+        (clamped_noise, "log_alpha"),
+        (clamped_parameter, "log_alpha"),
         (no_seed, "the seed is ignored"),
+        (four_bits_of_the_seed, "only a part of the seed is used"),
         (unseeded(np.random.default_rng(1)), "the seed does not cover"),
         (shifted_by_seed, "seeds do not give draws of their own"),
         (one_gate_without_seed, "seeds do not give draws of their own"),
@@ -273,7 +315,51 @@ def test_what_is_planted_is_caught(own: Any, says: str, dtype: str) -> None:
     assert found.n <= samplers.LOOKS[0]  # at the first look
 
 
+def test_coarse_noise_is_caught_in_float64() -> None:
+    assert "the noise is too coarse" in drawn(coarse).message
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_draws_that_come_again_late_are_caught(dtype: str) -> None:
+    """At a distance at which no two products were compared."""
+    found = drawn(from_40000_on, dtype)
+    assert "came before, in all gates at once" in found.message
+    assert found.n == samplers.LOOKS[1]
+
+
 # --- the parts ---
+
+
+@pytest.mark.parametrize("bits", [23, 24])
+def test_noise_of_a_generator_in_single_precision_is_not_too_coarse(bits: int) -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        integers = np.random.default_rng(seed).integers(0, 2**bits, (n, *log_alpha.shape))
+        return gates(log_alpha, (integers + 0.5) / 2**bits, **law)
+
+    for dtype in DTYPES:
+        for seed in (0, 7):
+            assert drawn(draw, dtype, seed).message == ""
+
+
+def test_what_is_said_of_noise_that_comes_again() -> None:
+    """The densities behind the bounds, and the bounds."""
+    x = np.linspace(1e-9, 1 - 1e-9, 100_001)
+    law = HardConcrete(np.array([*samplers.LOG_ALPHA, samplers.LOG_ALPHA_OF_MANY])[:, None],
+                       **samplers.LAW)  # fmt: skip
+    # equal float32 below 1, of spacing 2^-24 at most, or equal noise of 23 bits
+    densest = float(np.max(law.pdf(x)))
+    equal = densest * 2.0**-24 + 2.0**-23
+    assert equal <= samplers.COARSEST == 2.0**-22
+    pairs = math.comb(samplers.N_MANY, 2)
+    assert pairs == 44850
+    q = 4 * samplers.NEAR
+    chance = pairs * math.comb(samplers.DRAWS_OF_MANY, samplers.SAME_DRAWS) * q**samplers.SAME_DRAWS
+    assert q == 2.0**-16
+    assert f"{chance:.0e}" == "4e-15"
+    assert chance <= samplers.SAME_CHANCE
+    again = samplers.LOOKS[-1] ** 2 / 2 * samplers.COARSEST**3
+    assert again == 2.0**-25
+    assert again**2 <= samplers.SAME_CHANCE
 
 
 def test_the_binomial_test_is_exact() -> None:

@@ -615,6 +615,14 @@ def test_what_else_a_process_may_say(speaker: Open) -> None:
         ("array['data'] = [array['data']]; answer['result'] = array", TargetError, "is \\[", 0),
         ("del array['data']; answer['result'] = array", TargetError, "neither", 0),
         ("array['base64'] = '!'; answer['result'] = array", TargetError, "cannot be read", 0),
+        ("answer['result'] = {'dtype': 'int64', 'shape': [], 'data': [1e30]}", TargetError,
+         "an array cannot be read", 0),
+        ("answer['result'] = {'dtype': 'int64', 'shape': [2], 'data': [1, 0.5]}", TargetError,
+         "number 1 of an array of int64 is 0.5", 0),
+        ("answer['result'] = {'dtype': 'int32', 'shape': [1], 'data': ['inf']}", TargetError,
+         "number 0 of an array of int32 is inf", 0),
+        ("answer['result'] = {'dtype': 'float64', 'shape': [], 'data': [10**400]}", TargetError,
+         "an array cannot be read", 0),
     ],
 )  # fmt: skip
 def test_processes_that_misbehave(
@@ -722,6 +730,14 @@ def test_json_is_strict() -> None:
     back = protocol.decode(strict)
     assert math.isnan(back["a"][0])
     assert back["a"][1] == -math.inf
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    whole = protocol.decode({"dtype": "int64", "shape": [2], "data": [3.0, -4]})
+    assert whole.dtype == np.int64
+    assert whole.tolist() == [3, -4]
+    beyond = protocol.decode({"dtype": "float32", "shape": [1], "data": [1e300]})
+    assert beyond.tolist() == [math.inf]
 
 
 def test_numbers_of_another_process_cannot_be_taken_for_arrays() -> None:

@@ -430,8 +430,28 @@ def test_one_wrong_number_of_many_is_searched_for(place: tuple[int, int]) -> Non
 
 def test_an_error_of_a_millionth_shows_in_float64() -> None:
     wrong = lambda dy, x: dy * (1 + 1e-8) * np.exp(x)  # noqa: E731
-    with pytest.raises(AssertionError, match=r"each is 1 times what is right"):
+    with pytest.raises(AssertionError, match=r"each is 1\.00000001 times what is right"):
         check_vjp(np.exp, wrong, [X])
+
+
+def test_a_factor_is_that_of_what_is_wrong() -> None:
+    """One wrong coordinate of 6 has no factor; two of 6 have theirs, whatever the others are."""
+    x = np.arange(1.0, 7.0).reshape(2, 3)
+
+    def wrong(places: slice) -> str:
+        def vjp(dy: Any, x: Any) -> Any:
+            gradient = dy * np.exp(x)
+            gradient[0, places] *= 1 + 1e-6
+            return gradient
+
+        with pytest.raises(AssertionError) as caught:
+            check_vjp(np.exp, vjp, [x])
+        return str(caught.value)
+
+    assert "1 of the 6 coordinates compared are wrong" in wrong(slice(1))
+    assert "times what is right" not in wrong(slice(1))
+    assert "2 of the 6 coordinates compared are wrong" in wrong(slice(2))
+    assert "each is 1.000001 times what is right" in wrong(slice(2))
 
 
 def test_an_error_of_a_thousandth_shows_in_float32() -> None:
@@ -667,8 +687,13 @@ def test_false_alarms_are_as_rare_as_stated(how: Any) -> None:
 @pytest.mark.parametrize("bounded", [True, False])
 def test_biased_estimators_fail(draw: Any, expected: Any, bounds: Any, bounded: bool) -> None:
     how: Any = {"bounds": bounds} if bounded else {"method": "t"}
+    first = np.asarray(draw(9, np.random.default_rng(0)), np.float64)
+    varies = np.ptp(first, axis=0).any()
+    # without bounds, nothing is said of what does not vary
+    error = AssertionError if bounded or varies else ValueError
+    words = "is not what was expected|bounds must be given"
     for seed in range(3):
-        with pytest.raises(AssertionError, match="is not what was expected"):
+        with pytest.raises(error, match=words):
             check_unbiased(draw, expected, seed=seed, **how)
 
 
@@ -723,7 +748,28 @@ def test_one_number_and_float32_and_many() -> None:
     check_unbiased(lambda n, rng: rng.random((n, 70, 50)), np.full((70, 50), 0.5), bounds=(0, 1),
                    max_draws=1500)  # fmt: skip
     with pytest.raises(AssertionError, match="off by"):
-        check_unbiased(lambda n, rng: np.full(n, 0.1, np.float32), 0.10001, method="t")
+        check_unbiased(lambda n, rng: np.full((n, 2), 0.1), [0.1, 0.9], bounds=(0, 1))
+
+
+def test_without_bounds_draws_that_do_not_vary_are_not_judged() -> None:
+    """Zeros may be those of an estimator that is 1e6 once in 1e6 draws: unbiased, and unseen."""
+    zeros = lambda n, rng: np.zeros(n)  # noqa: E731
+    with pytest.raises(ValueError, match="bounds must be given: all 2000 draws are 0, 1 was"):
+        check_unbiased(zeros, 1.0, method="t", max_draws=2000)
+    with pytest.raises(AssertionError, match="off by"):
+        check_unbiased(zeros, 1.0, bounds=(0, 1))
+
+    def half(n: int, rng: np.random.Generator) -> Any:
+        return np.stack([np.zeros(n), 1e-6 * rng.random(n)], axis=1)
+
+    with pytest.raises(ValueError, match=r"draws at \[0\] are 0, 1 was expected"):
+        check_unbiased(half, [1.0, 5e-7], method="t", max_draws=2000)
+    # and it does not keep what varies from being seen
+    with pytest.raises(AssertionError, match=r"worst at \[1\]"):
+        check_unbiased(half, [1.0, 5e-6], method="t", max_draws=2000)
+
+    late = lambda n, rng: (rng.random(n) < 1e-3).astype(float)  # noqa: E731
+    check_unbiased(late, 1e-3, method="t")
 
 
 def test_without_bounds_there_is_a_warning() -> None:

@@ -1,27 +1,50 @@
-"""A target under check: each call is judged and remembered, and one that hangs is let go."""
+"""A target under check: calls are judged and remembered; one that hangs or exits is let go."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .compare import Mismatch, Tolerance, compare
 from .report import Observation
-from .targets import Call, NotImplementedByTarget, OpenTarget, TargetError, TargetTimeout
+from .targets import (
+    Call,
+    NotImplementedByTarget,
+    OpenTarget,
+    TargetError,
+    TargetExited,
+    TargetImportError,
+    TargetTimeout,
+)
+from .watch import Raised
 
 __all__ = ["Answer", "Calls", "GivenUp", "NotImplementedByTarget", "Verdict"]
 
 TIMEOUTS = 3
-"""After so many a function is not called any more."""
+"""After so many, or as many ends of its process, a function is not called any more."""
 FIRST = 6
 """The first call of a function may take so many times as long: much is compiled when it is met."""
+DEEPEST = 100
+"""Results that are nested deeper are not read."""
+MOST = 1_000_000
+"""Results of more parts (not numbers in arrays) are not read."""
 REMEMBERED = 200
 """So many calls of a function are kept for the diagnosis, and as many that failed."""
 
 
 class GivenUp(Exception):  # noqa: N818  # not an error of this program
-    """A function has run out of time too often to be called again."""
+    """A function has run out of time, or ended its process, too often to be called again.
+
+    Attributes
+    ----------
+    given : mapping of str to object
+        The arguments of the last call that was made.
+    """
+
+    def __init__(self, message: str, given: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 class Answer(NamedTuple):
@@ -62,7 +85,8 @@ class Calls:
         self.target, self.timeout = target, timeout
         self.observations: dict[str, list[Observation]] = defaultdict(list)
         self._kept: Counter[tuple[str, bool]] = Counter()
-        self._timeouts: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._last_lost: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._called: set[str] = set()
 
     def has(self, function: str) -> bool:
@@ -77,22 +101,36 @@ class Calls:
         NotImplementedByTarget
             If the target does not have it.
         GivenUp
-            If it has run out of time `TIMEOUTS` times before.
+            If it has run out of time, or its process has ended, `TIMEOUTS` times before.
         """
-        if self._timeouts[function] >= TIMEOUTS:
-            raise GivenUp(
-                f"it did not return within {self.timeout:g} s, nor within {FIRST} times that when "
-                "it was called first; it is not called any more"
-            )
+        if self._lost[function] >= TIMEOUTS:
+            raise GivenUp(*self._last_lost[function])
         timeout = self.timeout if function in self._called else FIRST * self.timeout
         self._called.add(function)
         try:
-            return Answer(self.target.call(function, args, timeout=timeout), None)
-        except TargetTimeout as error:
-            self._timeouts[function] += 1
+            call = self.target.call(function, args, timeout=timeout)
+            _walk(call.result, [0])
+        except (TargetTimeout, TargetExited, TargetImportError) as error:
+            self._lose(function, args, error)
             return Answer(error.call, str(error))
         except TargetError as error:
             return Answer(error.call, str(error))
+        except NotImplementedByTarget:
+            raise
+        except Exception as error:  # of a class of the target's own
+            return Answer(Call(), f"{function} returned what cannot be read: {_text(error)}")
+        return Answer(call, None)
+
+    def _lose(self, function: str, args: Mapping[str, Any], error: TargetError) -> None:
+        """Count a call that cost its process, or its time."""
+        self._lost[function] += 1
+        why = f"{error}; that was the last of {TIMEOUTS} times"
+        if isinstance(error, TargetTimeout):
+            why = (
+                f"it did not return within {self.timeout:g} s, nor within {FIRST} times that when "
+                "it was called first"
+            )
+        self._last_lost[function] = f"{why}; it is not called any more", args
 
     def judge(
         self,
@@ -105,14 +143,24 @@ class Calls:
         where: str,
         comparison: Callable[[Any], Mismatch | None] | None = None,
     ) -> Verdict:
-        """Call a function and compare what comes with what is right, or as `comparison` does."""
+        """Call a function and compare what comes with what is right, or as `comparison` does.
+
+        A result that raises while it is compared is wrong, and counts as none.
+        """
         answer = self.call(function, args)
+        wrong: Mismatch | None
         if answer.error is not None:
-            wrong: Mismatch | None = Mismatch(answer.error, float("inf"))
-        elif comparison is not None:
-            wrong = comparison(answer.result)
+            wrong = Mismatch(answer.error, float("inf"))
         else:
-            wrong = compare(answer.result, expected, tolerance, dtype=dtype)
+            try:
+                if comparison is not None:
+                    wrong = comparison(answer.result)
+                else:
+                    wrong = compare(answer.result, expected, tolerance, dtype=dtype)
+            except Exception as error:
+                text = f"{function} returned what cannot be compared: {_text(error)}"
+                answer = Answer(answer.call._replace(result=None), text)
+                wrong = Mismatch(text, float("inf"))
         got = None if answer.error is not None else answer.result
         self.remember(Observation(function, args, got, expected, tolerance, wrong is None, where))
         return Verdict(answer, wrong)
@@ -122,3 +170,23 @@ class Calls:
         self._kept[seen.function, seen.ok] += 1
         if self._kept[seen.function, seen.ok] <= REMEMBERED:
             self.observations[seen.function].append(seen)
+
+
+def _walk(value: Any, n_parts: list[int], depth: int = 0) -> None:
+    """Visit all parts of a result once, so that what raises when it is read does so here."""
+    n_parts[0] += 1
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if n_parts[0] > MOST:
+        raise ValueError(f"it has more than {MOST:,} parts")
+    if isinstance(value, Mapping):
+        for key in value:
+            _walk(value[key], n_parts, depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for part in value:
+            _walk(part, n_parts, depth + 1)
+
+
+def _text(error: Exception) -> str:
+    raised = Raised.of(error)
+    return f"{raised.type}: {raised.message}" if raised.message else raised.type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,8 @@ import numpy as np
 
 from .compare import Mismatch, Tolerance, compare
 from .interface import FUNCTIONS
-from .report import PHASES, Observation, Outcome, Report, Status
+from .report import PHASES, Observation, Outcome, Report, Status, plain
+from .watch import Raised
 
 if TYPE_CHECKING:
     from .calls import Calls, Verdict
@@ -66,7 +68,8 @@ def check(
     timeout : float, optional
         Seconds a call may take.
     expected_failures : iterable of str, optional
-        ``phase:function``, or ids of vectors. What is listed and passes counts as a failure.
+        ``phase:function``, or ids of vectors. What is listed and passes counts as a failure; what
+        is listed and not implemented is remarked upon.
     name : str, optional
         What the report calls the target.
     tell : callable, optional
@@ -105,9 +108,22 @@ def check(
             if tell is not None:
                 tell(phase, function)
             outcomes.append(checker.run(phase, function))
-        diagnoses = checker.diagnose(outcomes)
+        remarks = checker.remarks()
+        try:
+            diagnoses = checker.diagnose(outcomes)
+        except Exception as error:  # what was found is worth more than what explains it
+            diagnoses = []
+            remarks.append(no_diagnosis(error))
         seconds = time.monotonic() - start
-        return Report(checker.name, tuple(dtypes), outcomes, diagnoses, seconds, seed)
+        return Report(
+            checker.name, tuple(dtypes), outcomes, diagnoses, seconds, seed, tuple(remarks)
+        )
+
+
+def no_diagnosis(error: Exception) -> str:
+    """Say that the failures cannot be diagnosed, and why."""
+    raised = Raised.of(error)
+    return f"The failures could not be diagnosed ({raised.type}: {raised.message})."
 
 
 def read_expected_failures(path: str | Path) -> tuple[str, ...]:
@@ -160,6 +176,8 @@ class Checker:
         self.tests = _tests()
         self.expected_failures = frozenset(expected_failures)
         self._check_expected_failures()
+        self._listed: set[str] = set()
+        self._checked: set[str] = set()
         opened = open_target(target)
         self.name = name or opened.name
         self.calls: Calls = Calls(opened, timeout)
@@ -182,6 +200,11 @@ class Checker:
                 raise ValueError(
                     "an expected failure must be the id of a vector or phase:function, with a "
                     f"phase of {', '.join(PHASES)}, got {entry!r}"
+                )
+            if not self.applies(phase, function):
+                raise ValueError(
+                    f"an expected failure must be of a phase that checks the function, "
+                    f"got {entry!r}"
                 )
 
     def parts(self) -> list[tuple[str, str]]:
@@ -206,28 +229,57 @@ class Checker:
         from .calls import GivenUp, NotImplementedByTarget
 
         run = {"random": self._random, "draws": self._draws, "manners": self._manners}
+        chosen = tests or self.tests.get(function, [])
+        listed = {f"{phase}:{function}"}
+        if phase == "vectors":
+            listed |= {test.id for test in chosen}
+        self._listed |= listed & self.expected_failures
+        missing = Outcome(phase, function, Status.NOT_IMPLEMENTED, 0, 0)
         try:
             if not self.calls.has(function):
-                return Outcome(phase, function, Status.NOT_IMPLEMENTED, 0, 0)
+                return missing
             if phase == "vectors":
-                outcome = self._vectors(function, tests or self.tests[function])
+                outcome = self._vectors(function, chosen)
             else:
                 outcome = run[phase](function)
         except NotImplementedByTarget as reason:
-            return Outcome(phase, function, Status.NOT_IMPLEMENTED, 0, 0, str(reason))
+            return missing._replace(message=str(reason))
         except GivenUp as reason:
-            outcome = Outcome(phase, function, Status.FAILED, 1, 1, str(reason))
-        return self._against_expectation(outcome)
+            self._checked |= listed
+            evidence = {"args": dict(reason.given)}
+            outcome = Outcome(phase, function, Status.FAILED, 1, 1, str(reason), evidence)
+        except Exception as error:  # a result can raise wherever it is read
+            self._checked |= listed
+            raised = Raised.of(error)
+            message = f"what it returned cannot be checked: {raised.type}: {raised.message}"
+            outcome = Outcome(phase, function, Status.FAILED, 1, 1, message)
+        return self._against_expectation(_writable(outcome))
 
     def _against_expectation(self, outcome: Outcome) -> Outcome:
-        if f"{outcome.phase}:{outcome.function}" not in self.expected_failures:
+        entry = f"{outcome.phase}:{outcome.function}"
+        if outcome.status is not Status.NOT_IMPLEMENTED:
+            self._checked.add(entry)
+        if entry not in self.expected_failures:
             return outcome
         if outcome.status is Status.FAILED:
             return outcome._replace(status=Status.EXPECTED_FAILURE)
+        # Vectors that are listed one by one have been judged already.
+        if outcome.status not in (Status.PASSED, Status.ACCEPTABLE):
+            return outcome
         return outcome._replace(
             status=Status.UNEXPECTED_PASS,
             message="it is among the expected failures and passes; take it off the list",
         )
+
+    def remarks(self) -> list[str]:
+        """Name the expected failures that nothing was checked for, so far."""
+        unchecked = sorted(self._listed - self._checked)
+        if not unchecked:
+            return []
+        return [
+            "Among the expected failures, and not implemented, so that nothing was checked: "
+            f"{', '.join(unchecked)}. Take it off the list."
+        ]
 
     # --- vectors ---
 
@@ -235,6 +287,7 @@ class Checker:
         n_checks = n_failed = n_missing = 0
         failed, passed, conventions = [], [], set()
         first: Outcome | None = None
+        all_expected = f"vectors:{function}" in self.expected_failures
         for test in tests:
             verdicts = [self._vector(test, dtype) for dtype in self.dtypes if dtype in test.dtypes]
             wrong = [one for one in verdicts if one.status is Status.FAILED]
@@ -242,6 +295,8 @@ class Checker:
             n_checks += len(verdicts) - len(missing)
             n_failed += len(wrong)
             n_missing += len(missing)
+            if len(missing) < len(verdicts) or not verdicts:
+                self._checked.add(test.id)
             conventions |= {one.message for one in verdicts if one.status is Status.ACCEPTABLE}
             if wrong:
                 failed.append(test.id)
@@ -251,15 +306,15 @@ class Checker:
                 passed.append(test.id)
         unexpected = [one for one in passed if one in self.expected_failures]
         outcome = Outcome("vectors", function, Status.PASSED, n_checks, n_failed)
+        passes = f"passes against expectation: {', '.join(unexpected)}"
+        if unexpected and all_expected:
+            return outcome._replace(status=Status.UNEXPECTED_PASS, message=passes)
         if first is not None:
             return outcome._replace(
                 status=Status.FAILED, message=first.message, evidence=first.evidence
             )
         if unexpected:
-            return outcome._replace(
-                status=Status.UNEXPECTED_PASS,
-                message=f"passes against expectation: {', '.join(unexpected)}",
-            )
+            return outcome._replace(status=Status.UNEXPECTED_PASS, message=passes)
         if failed:
             return outcome._replace(
                 status=Status.EXPECTED_FAILURE, message=f"fails, as expected: {', '.join(failed)}"
@@ -482,6 +537,16 @@ def _tests() -> dict[str, list[VectorTest]]:
 def _seed(seed: int, *names: str) -> int:
     """Make a seed of its own for each function, the same on every machine."""
     return zlib.crc32(":".join((str(seed), *names)).encode())
+
+
+def _writable(outcome: Outcome) -> Outcome:
+    """Leave a result out of the evidence if it raises when it is written."""
+    try:
+        json.dumps(plain(outcome.evidence))
+    except Exception as error:
+        got = f"(it cannot be written: {type(error).__name__})"
+        return outcome._replace(evidence={**outcome.evidence, "got": got})
+    return outcome
 
 
 def _lowered(sentence: str) -> str:

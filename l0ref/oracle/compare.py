@@ -11,6 +11,9 @@ import numpy as np
 
 __all__ = ["Mismatch", "Tolerance", "compare", "describe"]
 
+_LONG = 10**40
+"""Integers from here on are not written out."""
+
 
 class Tolerance(NamedTuple):
     r"""What rounding is allowed: \|got - expected\| <= abs + rel * \|expected\|, elementwise.
@@ -84,6 +87,8 @@ def describe(value: Any) -> str:
         return f"an array of shape {value.shape}, {value.dtype}"
     if isinstance(value, np.generic):
         return f"{value!s} ({value.dtype})"
+    if isinstance(value, int) and abs(value) >= _LONG:
+        return f"an integer of about {int(math.log10(abs(value))) + 1} digits"
     if isinstance(value, numbers.Number):
         return f"{value!r}"
     name = type(value).__name__
@@ -179,10 +184,12 @@ def _compare_scalars(
         return _wrong(where, f"{describe(got)} came, a number or an array without axes is due")
     if value.dtype.kind not in "fiu":
         # a Python int beyond 64 bits is an array of objects, and a number all the same
-        if isinstance(got, int):
-            value = np.asarray(float(got))
-        else:
+        if not isinstance(got, int):
             return _wrong(where, f"{describe(got)} came, a real number is due")
+        try:
+            value = np.asarray(float(got))
+        except OverflowError:
+            return _wrong(where, f"{describe(got)} came, which no float64 can hold")
     return _compare_numbers(value, expected, tolerance, allowed, where)
 
 
@@ -207,8 +214,8 @@ def _compare_arrays(
 def _compare_numbers(
     got: Any, expected: Any, tolerance: Tolerance, allowed: Any, where: str
 ) -> Mismatch | None:
-    value, right = got.astype(np.float64), expected.astype(np.float64)
     with np.errstate(all="ignore"):
+        value, right = got.astype(np.float64), expected.astype(np.float64)
         limit = np.asarray(allowed, np.float64) + tolerance.rel * np.abs(right)
         limit = np.broadcast_to(limit, right.shape)
         error = np.abs(value - right)

@@ -8,7 +8,9 @@ mistakes at a time are tried where no single one explains a function.
 
 A diagnosis is **certain** if no other deviation explains the same functions; or if others do, but
 would have shown in more functions that are right. Deviations that explain equally well are all
-named, none of them as certain.
+named, none of them as certain. Whole numbers agree by accident: those of a function that counts
+make a diagnosis certain only if the mistake is one of counting, and shows in everything that it
+changes.
 
 Draws are compared by law, for the noise of an implementation is its own: each gate's distribution
 (by the distance of Kolmogorov and Smirnov), and how gates and successive draws go together.
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from .deviations import DEVIATIONS, cost
+from .deviations import DEVIATIONS, cost, touched
 from .interface import FUNCTIONS
 from .plain import Plain, sigmoid
 
@@ -38,16 +40,27 @@ __all__ = ["Diagnosis", "diagnose"]
 
 N_FAILING, N_PASSING = 12, 12
 """Calls of a function that are made again."""
+COUNTS = (
+    "group_size",
+    "dense_flops",
+    "dense_params",
+    "conv2d_flops",
+    "conv2d_params",
+    "hard_cost",
+)
+"""Functions that return whole numbers, which may agree by accident: more of these calls."""
+N_COUNTS = 200
 EXPENSIVE = {
     "train": 3,
     "loss_and_grads": 6,
     "expected_cost": 6,
-    "hard_cost": 6,
     "compact": 6,
     "predict": 6,
     "conv2d_vjp": 8,
 }
 """Fewer of these, and only by deviations that explain something else, if there is one that does."""
+LATE = (*EXPENSIVE, "hard_cost")
+"""Those that come last, for what explains something else is tried on them first."""
 SLACK = 16
 """A deviation may be off by so many times what the right result may be off by."""
 DIGITS = 512
@@ -270,9 +283,13 @@ class _Cases:
             wrong = sorted((c for c in many if not c.ok), key=lambda case: -case.off)
             right = [case for case in many if case.ok]
             if wrong:
-                self.failing[function] = _some(wrong, EXPENSIVE.get(function, N_FAILING))
+                self.failing[function] = _some(wrong, _enough(function, N_FAILING))
             if right:
-                self.passing[function] = _some(right, EXPENSIVE.get(function, N_PASSING))
+                self.passing[function] = _some(right, _enough(function, N_PASSING))
+
+
+def _enough(function: str, n: int) -> int:
+    return N_COUNTS if function in COUNTS else EXPENSIVE.get(function, n)
 
 
 def _some(cases: list[_Case], n: int) -> list[_Case]:
@@ -361,7 +378,7 @@ class _Search:
                 self.cases.failing[function] = wrong
             else:
                 del self.cases.failing[function]
-        for function in sorted(self.cases.failing, key=lambda name: name in EXPENSIVE):
+        for function in sorted(self.cases.failing, key=lambda name: name in LATE):
             self._explain(function)
         if self.cases.draws:
             self.explained["draw"] = _laws(self.cases.draws)
@@ -378,7 +395,7 @@ class _Search:
 
     def _explain(self, function: str) -> None:
         names: Iterable[str] = DEVIATIONS
-        if function in EXPENSIVE:
+        if function in LATE:
             known = set().union(*self.explained.values()) if self.explained else set()
             self._try(function, known)
             if self.explained[function]:
@@ -415,13 +432,23 @@ class _Search:
             rivals = [name for name, one in sets.items() if one == first]
             against = {name: self._against(name) for name in rivals}
             best = [name for name in rivals if against[name] == min(against.values())]
-            certain = len(best) == 1
+            certain = len(best) == 1 and self._is_no_accident(best[0], first)
             functions = tuple(name for name in FUNCTIONS if name in first)
             if len(best) <= MANY:
                 found += [_diagnosis(name, functions, certain, len(best)) for name in best]
                 picked.append(best[0])
             left -= first
         return found, picked
+
+    def _is_no_accident(self, name: str, functions: Iterable[str]) -> bool:
+        """Whether these functions show a deviation, and not only numbers that are like its own."""
+        if not set(functions) <= set(COUNTS):
+            return True
+        changed = touched(name)
+        if not changed or changed[0] not in (*COUNTS, "expected_cost"):
+            return False  # a mistake in the law or the gate, and nothing of these was wrong
+        seen = {*self.cases.failing, *self.cases.passing}
+        return all(name in self.explained.get(one, ()) for one in changed if one in seen)
 
     def _against(self, name: str) -> int:
         """Return in how many functions a deviation would have shown otherwise than it did."""
@@ -444,13 +471,14 @@ class _Search:
             if function not in self.cases.failing:
                 continue
             names = self._known_together(function, picked)
-            if not names and function not in EXPENSIVE:
+            if not names and function not in LATE:
                 pairs = self._pairs(function, picked, deadline)
                 pairs = pairs if len(pairs) <= MANY else []
                 for pair in pairs:
                     known = {one.deviation for one in found}
                     new = [name for name in pair if name not in known]
-                    found += [_diagnosis(name, (), len(pairs) == 1, len(pairs)) for name in new]
+                    certain = len(pairs) == 1 and function not in COUNTS
+                    found += [_diagnosis(name, (), certain, len(pairs)) for name in new]
                 if len(pairs) == 1:
                     picked += [name for name in pairs[0] if name not in picked]
                 names = tuple({name for pair in pairs for name in pair})
@@ -523,6 +551,8 @@ GRIDS = (2**8, 2**14)
 """Noise for the law of one gate: at first few, for most laws do not fit."""
 N_DEPENDENCE = 4000
 MIN_DRAWS = 1000
+N_GATES = 12
+"""About so many of the gates are looked at; 6 and fewer are all looked at."""
 
 
 def _laws(observations: Sequence[Observation]) -> set[str]:
@@ -533,9 +563,10 @@ def _laws(observations: Sequence[Observation]) -> set[str]:
         log_alpha = np.asarray(seen.args["log_alpha"], np.float64)
         if z.shape[1:] != log_alpha.shape or len(z) < MIN_DRAWS:
             return set()
-        z = z.reshape(len(z), -1).astype(np.float64)
+        some = np.arange(0, max(1, log_alpha.size), 1 + log_alpha.size // N_GATES)
+        z = z.reshape(len(z), -1)[:, some].astype(np.float64)
         law = {name: float(seen.args[name]) for name in ("beta", "gamma", "zeta")}
-        drawn = _Drawn(np.sort(z, axis=0), _dependence(z), log_alpha.reshape(-1), law)
+        drawn = _Drawn(np.sort(z, axis=0), _dependence(z), log_alpha.reshape(-1)[some], law)
         if drawn.fits(Plain()):
             return set()
         found = [name for name in found if _draws_otherwise(name)]

@@ -94,7 +94,10 @@ class Target(Protocol):
     # --- the law of one gate ---
 
     def prob_active(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Array:
-        r"""P(z != 0), Eq. 12: sigmoid(log_alpha - beta log(-gamma/zeta))."""
+        r"""P(z != 0), Eq. 12: sigmoid(log_alpha - beta log(-gamma/zeta)).
+
+        To its own relative accuracy, as `sf`, however small it is: 0.5 (1 + tanh(t/2)) loses that.
+        """
 
     def log_prob_active(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Array:
         r"""log P(z != 0), finite where P itself is too small for a float."""
@@ -114,14 +117,23 @@ class Target(Protocol):
         r"""P(z > x), to its own relative accuracy: not 1 - cdf."""
 
     def pdf(self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Array:
-        r"""Density of the stretched concrete s_bar at x, which is that of z for 0 < x < 1."""
+        r"""Density of z at 0 < x < 1, which is that of the stretched concrete s_bar.
+
+        It is Q (1-Q) times a factor, Q = P(z <= x). 1-Q may come of a subtraction, so that a tail
+        need be right only to eps times that factor, beta/(zeta-gamma) / (s (1-s)) with
+        s = (x-gamma)/(zeta-gamma).
+
+        Outside (0, 1) honest conventions differ: 0, or the density of s_bar, which goes on there.
+        Nothing is checked there but the atoms, where the mass and infinity pass as well.
+        """
 
     def logpdf(
         self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float
     ) -> Array:
         r"""Log density at 0 < x < 1.
 
-        At an atom, honest conventions differ: the log of its mass, or the log density.
+        Outside (0, 1) honest conventions differ, and nothing is checked but the atoms: the log of
+        the mass, the log density of s_bar, and infinity pass.
         """
 
     def ppf(self, q: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Array:

@@ -235,7 +235,7 @@ def _decode_array(value: dict[str, Any]) -> NDArray[Any]:
         raise
     except KeyError:
         raise ProtocolError('an array has neither "data" nor "base64"') from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"an array cannot be read: {error}") from None
 
 
@@ -249,7 +249,12 @@ def _numbers(data: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
             hint = ' (a NaN is written "nan")' if number is None else ""
             raise ProtocolError(f"number {i} of an array is {json.dumps(number)[:40]}{hint}")
         return _numbers([*data[:i], *(_NOT_FINITE.get(n, n) for n in data[i:])], dtype)
-    return np.array(data, dtype=dtype)
+    if dtype.kind in "iub":
+        for i, number in enumerate(data):
+            if isinstance(number, float) and not number.is_integer():
+                raise ProtocolError(f"number {i} of an array of {dtype} is {number!r}")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite there
+        return np.array(data, dtype=dtype)
 
 
 # --- layouts in memory ---

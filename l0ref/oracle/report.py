@@ -85,6 +85,8 @@ class Report(NamedTuple):
     diagnoses: list[Diagnosis]
     seconds: float
     seed: int = 0
+    remarks: tuple[str, ...] = ()
+    """On the check itself, and on the list of expected failures."""
 
     @property
     def ok(self) -> bool:
@@ -108,6 +110,7 @@ class Report(NamedTuple):
                 for outcome in self.outcomes
             ],
             "diagnoses": [plain(diagnosis._asdict()) for diagnosis in self.diagnoses],
+            "remarks": list(self.remarks),
         }
 
 
@@ -180,11 +183,12 @@ def show(report: Report, console: Console, *, verbose: bool = False) -> None:
         console.print()
         console.print(Text("What it looks like", "bold"))
         for diagnosis in report.diagnoses:
-            sure = "" if diagnosis.certain else "perhaps: "
             where = ", ".join(diagnosis.functions)
-            console.print(
-                _hanging(f"{sure}{diagnosis.sentence}", f"({diagnosis.deviation}: {where})")
-            )
+            console.print(_hanging(diagnosis.sentence, f"({diagnosis.deviation}: {where})"))
+    if report.remarks:
+        console.print()
+        for remark in report.remarks:
+            console.print(_hanging(remark))
     console.print()
     console.print(_summary(report, by_function, missing))
 

@@ -6,14 +6,17 @@ Wolfowitz, Hoeffding, Azuma); none rests on a normal approximation.
 The chance of a false alarm
 ---------------------------
 `ALPHA` = 1e-6 for a whole check of an honest target, both dtypes together, by Bonferroni: it is
-split evenly over the 2 dtypes, in each over the 8 `FAMILIES` of tests, in each over 5 looks (the
-four `LOOKS` at the growing sample, and one at other gates, on two axes), and in each over all tests
-of that family. So the two-sided test of an atom, of which 3 gates have 6, has
+split evenly over the 2 dtypes, in each over the 9 `FAMILIES` of tests, in each over 6 looks (the
+four `LOOKS` at the growing sample, one at gates on two axes, one at gates that are nearly always
+open or closed), and in each over all tests of that family. So the two-sided test of an atom, of
+which 3 gates have 6, has
 
-.. math:: 10^{-6} / (2 \cdot 8 \cdot 5 \cdot 6) = 2.1 \cdot 10^{-9},
+.. math:: 10^{-6} / (2 \cdot 9 \cdot 6 \cdot 6) = 1.5 \cdot 10^{-9},
 
-or 6.0 standard deviations. Equality (the same seed, the same draws) and the pathwise gradient
-at given draws are not statistics: they are exact, and have no chance of a false alarm.
+or 6.0 standard deviations. Noise that comes again is counted, and `SAME_ROWS` and `SAME_DRAWS` say
+how often is too often: their chances, 1e-13 in all, are in what the other families leave.
+Equality (the same seed, the same draws) and the pathwise gradient at given draws are not
+statistics: they are exact, and have no chance of a false alarm.
 
 What is caught
 --------------
@@ -23,7 +26,9 @@ n = 2^21 draws of each gate, a relative error of 2 % in an atom of mass p is off
 that it is missed with a probability of 2e-4, and the others less often. With ``quick`` the last
 look is at n = 2^17, which shows 8 %. A gate that uses another one's noise, at whatever distance in
 the stream up to half of the first 2^15 draws, is caught at the first look, and so are seeds that
-give the same stream or a shifted one.
+give the same stream or a shifted one, any two of 300 gates that share their noise or have it
+mirrored, and noise of few different values. Draws that come again at any distance are caught once
+they are among those that were looked at.
 """
 
 from __future__ import annotations
@@ -48,7 +53,17 @@ __all__ = ["ALPHA", "FAMILIES", "LOOKS", "Drawn", "check_draw", "check_draw_vjp"
 Floats = NDArray[np.float64]
 
 ALPHA = 1e-6
-FAMILIES = ("atoms", "density", "mean", "joint", "correlation", "lags", "seeds", "gradient")
+FAMILIES = (
+    "atoms",
+    "density",
+    "mean",
+    "joint",
+    "correlation",
+    "lags",
+    "seeds",
+    "noise",
+    "gradient",
+)
 LOOKS = (2**15, 2**17, 2**19, 2**21)
 QUICK_LOOKS = LOOKS[:2]
 CHUNK = 2**17
@@ -62,6 +77,35 @@ LOG_ALPHA = (-0.59375, 0.09375, 0.625)
 OTHER_LAW = {"beta": 0.5, "gamma": -0.3125, "zeta": 1.4375}
 OTHER_LOG_ALPHA = ((-3.0, -0.25, 1.5), (0.75, -1.25, 2.5))
 """Gates on two axes, to see that each has its own place."""
+
+
+FAR_LOG_ALPHA = (-7.0, -5.0, 5.0, 7.0)
+"""Gates with atoms of 2e-4 to 1e-2: these are missing if noise or log_alpha are clamped."""
+
+N_MANY, DRAWS_OF_MANY, LOG_ALPHA_OF_MANY = 300, 1024, 0.125
+"""Gates that are all alike, and no power of 2 of them: noise that is reused shows as it is."""
+NEAR = 2.0**-18
+"""Scores (see `_Gates.scores`) that are so close are the same: float32 rounds them by less."""
+SAME_DRAWS = 8
+r"""So many draws of two gates of many are not the same, or mirrored, by chance.
+
+One pair of draws is with a probability of at most q = 2^-16: 2 NEAR, twice as a margin for a
+generator of 2^23 numbers. For 8 of 1024 in any of 44850 pairs of gates, the bound is
+44850 C(1024, 8) q^8 = 5e-15.
+"""
+SAME_ROWS = 8
+"""So many draws, of all gates at once and all inside (0, 1), do not come again by chance.
+
+In float32, or with a generator of 2^23 numbers, a gate is the same in two draws with a probability
+of at most 2^-22, and 3 gates are with 2^-66: of 2^21 draws, 2^-25 pairs are expected to be the
+same. 8 draws that come again are two such pairs at least, of which the chance is below 1e-14.
+"""
+SAME_CHANCE = 1e-14
+"""Bounds either of these."""
+SEED_DISTANCES = tuple(2**k for k in range(1, 17))
+"""A seed of which only some bits are used gives the same draws at one of these."""
+COARSEST = 2.0**-22
+"""The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
 
 
 class Drawn(NamedTuple):
@@ -91,7 +135,7 @@ class _Budget:
 
     def share(self, tests: int) -> float:
         """Return the chance of a false alarm of one of so many tests of a family, at a look."""
-        return ALPHA / N_DTYPES / len(FAMILIES) / (len(LOOKS) + 1) / tests
+        return ALPHA / N_DTYPES / len(FAMILIES) / (len(LOOKS) + 2) / tests
 
     def spend(self, share: float, at_once: int = 1) -> None:
         """Note a test, or one that is many at once and alarms if any of them does."""
@@ -139,6 +183,10 @@ def check_draw(
                 _check_streams(calls, dtype, gates, next_seed, budget, exact)
                 next_seed += 1
             gates.check(budget)
+            gates.check_rows(budget)
+            if look == LOOKS[0]:
+                _check_far(calls, dtype, seed, budget, exact)
+                _check_many(calls, dtype, seed, budget, exact)
     except _Alarm as alarm:
         return Drawn(
             exact.n + budget.n_tests,
@@ -211,6 +259,16 @@ def _check_seeds(calls: Calls, dtype: str, seed: int, exact: _Exact) -> None:
             observation._replace(ok=False),
             seed=seed,
         )
+    for distance in SEED_DISTANCES:
+        other, observation = _draw(calls, dtype, gates, 64, seed + distance, exact)
+        exact.n += 1
+        if np.array_equal(first, other):
+            raise _Alarm(
+                f"seeds {seed} and {seed + distance} gave the same 64 draws: only a part of the "
+                "seed is used",
+                observation._replace(ok=False),
+                seed=seed,
+            )
 
 
 def _check_places(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
@@ -218,6 +276,22 @@ def _check_places(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _
     gates = _Gates(np.array(OTHER_LOG_ALPHA), OTHER_LAW)
     gates.add(*_draw(calls, dtype, gates, LOOKS[0], seed, exact))
     gates.check(budget)
+
+
+def _check_far(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+    """Gates that are nearly always closed, or open, are so as often as they should."""
+    gates = _Gates(np.array(FAR_LOG_ALPHA), LAW)
+    gates.add(*_draw(calls, dtype, gates, LOOKS[0], seed, exact))
+    gates.check(budget)
+
+
+def _check_many(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+    """Some hundred gates that are alike: no two share noise, and it is not of few values."""
+    gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
+    gates.add(*_draw(calls, dtype, gates, DRAWS_OF_MANY, seed, exact))
+    gates.check_shared(budget)
+    if dtype == "float64":
+        gates.check_ties(budget)
 
 
 class _Gates:
@@ -376,6 +450,64 @@ class _Gates:
                     expected=0.0,
                     allowed=allowed,
                 )
+
+    def check_rows(self, budget: _Budget) -> None:
+        """Test whether draws come again: later, or under another seed."""
+        budget.spend(SAME_CHANCE)
+        rows = self.z[np.all((self.z > 0) & (self.z < 1), axis=1)]
+        # rows that are equal have equal hashes; others have in 3e-8 pairs of 2^20, not in 8
+        bits = np.ascontiguousarray(rows).view(np.uint64)
+        mixed = np.zeros(len(bits), np.uint64)
+        for column in bits.T:
+            mixed = (mixed ^ column ^ (column >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(32)
+        mixed.sort()
+        again = int(np.count_nonzero(mixed[1:] == mixed[:-1]))
+        if again >= SAME_ROWS:
+            raise self.alarm(
+                f"{again:,} of {len(rows):,} draws inside (0, 1) came before, in all gates at "
+                "once: noise is used again",
+                got=again,
+                expected=0,
+            )
+
+    def check_shared(self, budget: _Budget) -> None:
+        """Test whether any two gates have the same noise, or one the other's, mirrored."""
+        budget.spend(SAME_CHANCE)
+        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        scores[~((self.z > 0) & (self.z < 1)).T] = np.nan
+        for i in range(len(scores) - 1):
+            rest = scores[i + 1 :]
+            for sign, words in ((1, "the same noise"), (-1, "the same noise, mirrored")):
+                near = np.count_nonzero(np.abs(rest - sign * scores[i]) < NEAR, axis=1)
+                j = int(np.argmax(near))
+                if near[j] >= SAME_DRAWS:
+                    raise self.alarm(
+                        f"of {len(scores)} gates that are alike, [{i}] and [{i + 1 + j}] have "
+                        f"{words} in {near[j]} draws: they share it",
+                        got=int(near[j]),
+                        expected=0,
+                    )
+
+    def check_ties(self, budget: _Budget) -> None:
+        """Test how often draws inside (0, 1) are equal: not as in noise of few values.
+
+        One draw changes the number of ties by 1 at most, so that McDiarmid's inequality holds.
+        """
+        each = budget.share(1) / 2
+        budget.spend(each)
+        inside = np.sort(self.z[(self.z > 0) & (self.z < 1)])
+        m = len(inside)
+        n_values = m - int(np.count_nonzero(inside[1:] == inside[:-1]))
+        allowed = m * (m - 1) / 2 * COARSEST + math.sqrt(m * math.log(1 / each) / 2)
+        if m - n_values > allowed:
+            raise self.alarm(
+                f"the {m:,} draws inside (0, 1) of {self.z.shape[1]} gates have only "
+                f"{n_values:,} values, {allowed:,.0f} fewer than draws are allowed: the noise "
+                "is too coarse",
+                got=m - n_values,
+                allowed=allowed,
+            )
 
 
 def _pairs(n: int) -> Iterator[tuple[int, int]]:

@@ -1,11 +1,12 @@
 """Random inputs for every function of `interface.Target`, as Hypothesis draws and shrinks them.
 
-All numbers are exact in float32, so that an implementation in float32 has no error of input. Shapes
-are never square and sizes differ from each other where they can, for there the classic mistakes
-hide. Where a function has kinks and derivatives are asked for, the inputs are *made* to lie clear
-of them rather than drawn until they do. Small elementwise inputs are drawn number by number; those
-of layers and networks are drawn as sizes and a seed, on a coarse grid, so that what is left after
-shrinking can be read.
+All numbers are exact in float32, so that an implementation in float32 has no error of input. Mostly
+shapes are not square and sizes differ from each other where they can, for where they agree the
+classic mistakes hide; in a quarter of the cases they may agree, for there the others are. Where a
+function has kinks and derivatives are asked for, the inputs are *made* to lie clear of them rather
+than drawn until they do. Small elementwise inputs are drawn number by number; those of layers and
+networks are drawn as sizes and a seed, on a coarse grid, so that what is left after shrinking can
+be read.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def _pairs(
 
 
 def _inside(law: dict[str, float]) -> st.SearchStrategy[float]:
+    """Draw from (0, 1), between the atoms."""
     return st.one_of(
         st.integers(1, 15).map(lambda k: k / 16), floats(0.0, 1.0).map(lambda x: x or 0.5)
     ).map(lambda x: x if x < 1 else 0.5)
@@ -158,12 +160,6 @@ def _inside(law: dict[str, float]) -> st.SearchStrategy[float]:
 
 def _around(law: dict[str, float]) -> st.SearchStrategy[float]:
     return st.one_of(_inside(law), floats(-1.0, 2.0), st.sampled_from((0.0, 1.0)))
-
-
-def _stretched(law: dict[str, float]) -> st.SearchStrategy[float]:
-    """Draw from the support of the stretched concrete, its outermost hundredths left out."""
-    width = law["zeta"] - law["gamma"]
-    return floats(0.015625, 0.984375).map(lambda f: single(law["gamma"] + f * width))
 
 
 @st.composite
@@ -211,10 +207,16 @@ def _filled(
     return np.asarray(k / grid, np.float64)
 
 
-def _sizes(draw: Draw, count: int, upper: int = 5, lower: int = 1) -> list[int]:
-    """Draw sizes that differ from each other."""
-    sizes = st.integers(lower, upper)
-    return draw(st.lists(sizes, min_size=count, max_size=count, unique=True))
+def _may_agree(draw: Draw) -> bool:
+    """Draw whether sizes may agree; the simplest is that they may not."""
+    return draw(st.sampled_from((False, False, False, True)))
+
+
+def _sizes(draw: Draw, count: int, upper: int = 5) -> list[int]:
+    """Draw sizes that differ from each other; or, in a quarter of the cases, of few."""
+    if _may_agree(draw):
+        return draw(st.lists(st.integers(1, 3), min_size=count, max_size=count))
+    return draw(st.lists(st.integers(1, upper), min_size=count, max_size=count, unique=True))
 
 
 @st.composite
@@ -318,23 +320,29 @@ def _dense_vjp(draw: Draw) -> Args:
     return {"dy": _filled(draw, shape), **args}
 
 
+OBLONG = ((1, 2), (2, 1), (3, 2), (2, 3), (1, 3), (3, 1))
+SQUARE = ((1, 1), (2, 2), (3, 3), (5, 5))
+
+
 @st.composite
 def _convolutions(draw: Draw) -> Args:
     """Draw the sizes and options of a convolution that has an output."""
     groups = draw(st.sampled_from((1, 1, 2, 3)))
     c_in = groups * draw(st.integers(1, 2 if groups > 1 else 3))
     c_out = groups * draw(st.integers(1, 2 if groups > 1 else 4))
-    if c_out == c_in:
+    agree = _may_agree(draw)
+    if c_out == c_in and not agree:
         c_out += groups
-    kernel = draw(st.sampled_from(((1, 2), (2, 1), (3, 2), (2, 3), (1, 3), (3, 1))))
-    pairs = st.tuples(st.integers(1, 2), st.integers(1, 2))
-    stride, dilation = draw(pairs), draw(pairs)
-    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    kernel = draw(st.sampled_from(SQUARE if agree else OBLONG))
+    stride = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    widest = 3 if agree else 2
+    padding = draw(st.tuples(st.integers(0, widest), st.integers(0, widest)))
     size = []
     for k, d, p in zip(kernel, dilation, padding, strict=True):
         least = max(1, d * (k - 1) + 1 - 2 * p)
         size.append(least + draw(st.integers(0, 3)))
-    if size[0] == size[1]:
+    if size[0] == size[1] and not agree:
         size[0] += 1
     return {
         "groups": groups,
@@ -400,7 +408,9 @@ def _conv2d_vjp(draw: Draw) -> Args:
 @st.composite
 def _dense_cost(draw: Draw) -> Args:
     n_in, n_out = draw(st.integers(1, 2000)), draw(st.integers(1, 2000))
-    return {"n_in": n_in, "n_out": n_out + (n_in == n_out), "bias": draw(st.booleans())}
+    if _may_agree(draw):
+        n_out = n_in
+    return {"n_in": n_in, "n_out": n_out, "bias": draw(st.booleans())}
 
 
 @st.composite
@@ -442,11 +452,11 @@ def _gated(draw: Draw, shape: tuple[int, ...], law: dict[str, float]) -> Args:
 
 
 def _mlp(draw: Draw, law: dict[str, float]) -> Args:
-    depth = draw(st.integers(1, 3))
+    depth, agree = draw(st.integers(1, 3)), _may_agree(draw)
     widths = [draw(st.integers(1, 4))]
     for position in range(depth):
         width = draw(st.integers(2 if position == depth - 1 else 1, 5))
-        widths.append(width + (width == widths[-1]))
+        widths.append(width + (width == widths[-1] and not agree))
     layers: list[Args] = []
     for shape in itertools.pairwise(widths):
         layers += [_dense_layer(draw, shape, law), {"kind": "relu"}]
@@ -463,15 +473,18 @@ def _dense_layer(draw: Draw, shape: tuple[int, ...], law: dict[str, float]) -> A
 
 
 def _convnet(draw: Draw, law: dict[str, float]) -> Args:
+    agree = _may_agree(draw)
     channels, size = draw(st.integers(1, 2)), (draw(st.integers(5, 6)), draw(st.integers(3, 4)))
+    if agree:
+        size = (size[0], size[0])
     input_shape = (channels, *size)
     layers: list[Args] = []
     for _ in range(draw(st.integers(1, 2))):
         groups = channels if draw(st.booleans()) else 1
         maps = groups * draw(st.integers(1, 4 // groups)) if groups <= 4 else groups
-        if maps == channels:
+        if maps == channels and not agree:
             maps += groups
-        kernel = draw(st.sampled_from(((2, 1), (1, 2), (3, 2))))
+        kernel = draw(st.sampled_from(((1, 1), (2, 2), (3, 3)) if agree else OBLONG[:3]))
         options: Args = {
             "kernel": kernel,
             "size": size,
@@ -508,7 +521,8 @@ def _convnet(draw: Draw, law: dict[str, float]) -> Args:
     layers.append({"kind": "flatten"})
     features = channels * size[0] * size[1]
     classes = draw(st.integers(2, 4))
-    layers.append(_dense_layer(draw, (features, classes + (features == classes)), law))
+    classes += features == classes and not agree
+    layers.append(_dense_layer(draw, (features, classes), law))
     return {"input_shape": input_shape, "layers": layers}
 
 
@@ -541,9 +555,9 @@ def _predict(draw: Draw) -> Args:
 
 
 def _examples(draw: Draw, network: Args) -> int:
-    """Draw a number of examples, other than the number of inputs."""
+    """Draw a number of examples, mostly other than the number of inputs."""
     n = draw(st.integers(1, 4))
-    return n + 1 if n == network["input_shape"][-1] else n
+    return n + 1 if n == network["input_shape"][-1] and not _may_agree(draw) else n
 
 
 @st.composite
@@ -619,7 +633,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Args]] = {
     "prob_active_grad": _log_alpha(),
     "cdf": _pairs("x", _around, 24.0),
     "sf": _pairs("x", _around, 24.0),
-    "pdf": _pairs("x", _stretched, 6.0),
+    "pdf": _pairs("x", _inside, 6.0),
     "logpdf": _pairs("x", _inside, 6.0),
     "ppf": _pairs("q", lambda law: noise(), 24.0),
     "mean": _moments(),

@@ -439,13 +439,16 @@ class _ProcessTarget(OpenTarget):
         except BaseException:  # an interrupt: what it would answer belongs to no call
             self.close()
             raise
-        call = _call_of(answer)
-        if "error" in answer:
-            _raise_for(_raised(answer["error"]), function, call)
+        call = Call()
         try:
-            return call._replace(result=protocol.decode(answer["result"]))
-        except protocol.ProtocolError as error:
+            call = _call_of(answer)
+            raised = _raised(answer["error"]) if "error" in answer else None
+            result = protocol.decode(answer.get("result"))
+        except (ValueError, TypeError, RecursionError) as error:
             raise TargetError(f"{function} returned what cannot be read: {error}", call) from None
+        if raised is not None:
+            _raise_for(raised, function, call)
+        return call._replace(result=result)
 
     def close(self) -> None:
         """End the process."""

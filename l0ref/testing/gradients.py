@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf, log10
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -582,10 +582,26 @@ def _fault(
         lines.append(
             f"  {len(wrong)} of the {len(single)} coordinates compared are wrong, of {array.size}"
         )
-    ratios = [one.got / one.right for one in single if one.right]
-    if len(ratios) > 1 and max(ratios) - min(ratios) <= 1e-3 * abs(ratios[0]):
-        lines.append(f"  each is {np.mean(ratios):.6g} times what is right")
+    lines += _factor(wrong)
     return "\n".join(lines)
+
+
+def _factor(wrong: list[_Comparison]) -> list[str]:
+    """Say by what factor gradients are wrong, if it is one for all, to the digits that are known.
+
+    Only of wrong ones: what is right is 1 times what is right, whatever is wrong elsewhere.
+    """
+    known = [one for one in wrong if one.right]
+    if len(wrong) < 2 or len(known) < len(wrong):
+        return []
+    ratios = np.array([one.got / one.right for one in known])
+    rooms = np.array([one.allowed / abs(one.right) for one in known])
+    factor = float(ratios[np.argmin(rooms)])
+    if not (np.abs(ratios - factor) <= np.maximum(rooms, 1e-3 * abs(factor - 1))).all():
+        return []
+    # as many digits as show three of the difference from 1
+    digits = 6 if factor == 1 else max(6, 3 - floor(log10(abs(factor - 1))))
+    return [f"  each is {factor:.{min(digits, 16)}g} times what is right"]
 
 
 def _searched(scalar: _Scalar, backward: _Backward, name: Names, wrong: _Comparison) -> _Comparison:

@@ -97,7 +97,9 @@ def check_unbiased(
     AssertionError
         If a mean is too far off, a draw is NaN, or one lies out of bounds.
     ValueError
-        If an argument is out of range, or draws have another shape than expected.
+        If an argument is out of range, or draws have another shape than expected. Also if, without
+        bounds, all draws of a number are the same and not what was expected: other values may be
+        rare, and no law says how far off the mean is.
 
     Warns
     -----
@@ -145,9 +147,13 @@ def check_unbiased(
             allowed = _student(total, delta)
         # A float32 mean of n numbers that are themselves rounded: their own eps, a few times.
         allowed = allowed + np.asarray(error, np.float64) + 4 * total.eps * total.largest
-        _check_means(total, target, allowed, false_alarms, chosen)
-        if precision is not None and (2 * allowed <= precision).all():
+        # Without bounds nothing is known of a number that has not varied yet.
+        unknown = (total.high == total.low) & (np.abs(total.mean - target) > allowed)
+        unknown &= chosen == "t"
+        _check_means(total, target, np.where(unknown, np.inf, allowed), false_alarms, chosen)
+        if precision is not None and (2 * allowed <= precision).all() and not unknown.any():
             break
+    _check_varied(total, target, unknown)
     return UnbiasedCheck(total.n, total.mean, allowed)
 
 
@@ -250,6 +256,19 @@ def _student(total: _Moments, delta: float) -> Float64Array:
     seen = float(np.max(total.high - total.low, initial=0.0))  # of any number, should one not vary
     quantile = float(stats.t.isf(delta / 2, n - 1))
     return quantile * np.sqrt(total.variance / n) + 7 * seen * nats / (3 * (n - 1))
+
+
+def _check_varied(total: _Moments, target: Float64Array, unknown: NDArray[np.bool_]) -> None:
+    """Refuse to judge numbers of which every draw was the same, and not what was expected."""
+    if not unknown.any():
+        return
+    at = np.unravel_index(int(np.argmax(unknown)), target.shape)
+    index = [int(i) for i in at]
+    place = f" at {index}" if index else ""
+    raise ValueError(
+        f"bounds must be given: all {total.n} draws{place} are {total.mean[at]:.4g}, "
+        f"{target[at]:.4g} was expected, and draws that do not vary say nothing of rarer ones"
+    )
 
 
 def _check_means(

@@ -26,7 +26,7 @@ from .formulas import (
     variables,
 )
 from .tape import Var, backward, constant, grad_of
-from .writing import Allowed, Area, Group
+from .writing import ROUNDING, Allowed, Area, Group
 
 PAPER = "C. Louizos, M. Welling, D. P. Kingma, ICLR 2018, arXiv:1712.01312"
 
@@ -248,6 +248,9 @@ _POINTS: tuple[tuple[str, str, list[str], str, str], ...] = (
 )
 
 
+_DENSITY = ROUNDING + ", and 8 epsilons of beta/(zeta-gamma) / (s (1-s)), for 1-Q by subtraction"
+
+
 def _distribution(area: Area) -> None:
     def logit_sf(law_: Any, x: Any, la: Any) -> Num:
         return Law.of(**law_).logit_sf(Var(exact(x)), Var(exact(la))).value
@@ -266,7 +269,11 @@ def _distribution(area: Area) -> None:
         return Law.of(**law_).log_density(Var(exact(x)), Var(exact(la)))
 
     def pdf(law_: Any, x: Any, la: Any) -> Any:
-        return logpdf(law_, x, la).exp()
+        own, density = Law.of(**law_), logpdf(law_, x, la).exp()
+        s = own.unstretched(Var(exact(x))).value
+        slope = own.beta.value / ((own.zeta - own.gamma).value * s * (ONE - s))
+        # Q (1-Q) may come of a subtraction: an epsilon of 1, times what multiplies it
+        return Num(density.v, density.err + slope.size)
 
     flags = {
         "cdf": ["upper-tail", "unstretched", "beta-dropped"],
@@ -287,6 +294,7 @@ def _distribution(area: Area) -> None:
                     comment,
                     [*flags[name], *more],
                     lambda: _elementwise(lambda a, b: function(law_, a, b), x, la),
+                    reason=_DENSITY if name == "pdf" else ROUNDING,
                     x=x,
                     log_alpha=la,
                 )
@@ -322,7 +330,7 @@ def _distribution(area: Area) -> None:
             )
     for name, function in (("pdf", pdf), ("logpdf", logpdf)):
         group = area.group(f"{name}-edges", name, f"{name} at the atoms", source)
-        logarithm = name == "logpdf"
+        logarithm, reason = name == "logpdf", ROUNDING if name == "logpdf" else _DENSITY
 
         def mass(x: Fraction, la: Fraction) -> Num:
             t = logit_sf(DEFAULT, x, la)
@@ -342,6 +350,7 @@ def _distribution(area: Area) -> None:
                     lambda: ["inf" for _ in x],
                 ),
             ],
+            reason=reason,
             x=x,
             log_alpha=la,
             **DEFAULT,
@@ -352,6 +361,7 @@ def _distribution(area: Area) -> None:
             "NaN in is NaN out.",
             ["nan"],
             lambda: _elementwise(lambda a, b: function(DEFAULT, a, b), x, la),
+            reason=reason,
             x=x,
             log_alpha=la,
             **DEFAULT,

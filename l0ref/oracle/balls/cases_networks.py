@@ -57,6 +57,30 @@ _GEOMETRIES: tuple[tuple[str, str, list[str], dict[str, Any]], ...] = (
         ["stride", "padding", "dilation", "groups", "floor"],
         {"stride": (2, 1), "padding": (2, 1), "dilation": (2, 1), "groups": 2},
     ),
+    (
+        "one-by-one",
+        "A kernel of a single weight a map, every other pixel.",
+        ["stride", "floor"],
+        {"kernel": (1, 1), "stride": (2, 2)},
+    ),
+    (
+        "one-by-one-padded",
+        "A kernel of a single weight a map, with a border that it sees.",
+        ["stride", "padding", "floor"],
+        {"kernel": (1, 1), "stride": (2, 2), "padding": (1, 1)},
+    ),
+    (
+        "three-by-three",
+        "A square kernel; sizes stay as they are.",
+        ["transposed", "padding"],
+        {"kernel": (3, 3), "padding": (1, 1)},
+    ),
+    (
+        "five-by-five",
+        "A square kernel, larger than the image without its border.",
+        ["transposed", "padding"],
+        {"kernel": (5, 5), "padding": (2, 2)},
+    ),
 )
 
 
@@ -106,8 +130,17 @@ def _dense(area: Area) -> None:
         pulls = area.group(
             f"dense-vjp-{name}", "dense_vjp", f"Gates on {on}", source, on=on, gates_bias=both
         )
-        for n, d_in, d_out, each in ((2, 4, 3, False), (3, 2, 5, False), (2, 3, 4, True)):
-            dice = Dice(f"dense {on} {both} {n} {each}")
+        for n, d_in, d_out, each, equal in (
+            (2, 4, 3, False, ""),
+            (3, 2, 5, False, ""),
+            (2, 3, 4, True, ""),
+            (3, 3, 2, False, "as many examples as inputs"),
+            (3, 3, 2, True, "as many examples as inputs"),
+            (4, 2, 4, False, "as many examples as outputs"),
+            (4, 2, 4, True, "as many examples as outputs"),
+            (2, 3, 3, False, "as many outputs as inputs"),
+        ):
+            dice = Dice(f"dense {on} {both} {n} {each}{equal and ' '}{equal}")
             x, weight = dice.array(-2, 2, n, d_in), dice.array(-1.5, 1.5, d_in, d_out)
             bias, dy = dice.array(-1, 1, d_out), dice.array(-1.5, 1.5, n, d_out)
             lead = (n,) if each else ()
@@ -118,7 +151,9 @@ def _dense(area: Area) -> None:
             inputs = {"x": x, "weight": weight, "bias": bias, "z": z}
             rules: dict[str, Any] = {"on": on, "gates_bias": both}
             id_ = f"{d_in}-to-{d_out}" + ("-per-example" if each else "")
-            comment = f"{n} examples, " + ("one draw for each." if each else "one draw for all.")
+            id_ += f"-{equal.replace(' ', '-')}" if equal else ""
+            comment = f"{n} examples, " + ("one draw for each" if each else "one draw for all")
+            comment += f"; {equal}." if equal else "."
             group.match(
                 id_,
                 comment,
@@ -167,7 +202,9 @@ def _conv2d(area: Area) -> None:
             geometry = PLAIN | changed
             two_groups = geometry["groups"] == 2
             maps = (c_in, c_out) if two_groups else (3, 4)
-            kernel = (2, 3) if id_ != "dilation" else (3, 2)
+            kernel = geometry.pop("kernel", (2, 3) if id_ != "dilation" else (3, 2))
+            if kernel == (5, 5):
+                maps = (1, 2)
             shape = (maps[1], maps[0] // geometry["groups"], *kernel)
             dice = Dice(f"conv2d {on} {both} {id_}")
             x = dice.array(-2, 2, n, maps[0], height, width)
@@ -457,6 +494,17 @@ def _layer_costs(area: Area) -> None:
                 False,
             ),
             ("depthwise", 5, 5, (2, 4), (6, 8), {"groups": 5}, True),
+            (
+                "one-by-one",
+                6,
+                4,
+                (1, 1),
+                (7, 10),
+                {"stride": (2, 2), "padding": (1, 1)},
+                True,
+            ),
+            ("three-by-three", 3, 3, (3, 3), (6, 6), {"padding": (1, 1)}, True),
+            ("wide-border", 2, 3, (2, 2), (4, 4), {"padding": (3, 3)}, False),
         ):
             geometry: dict[str, Any] = PLAIN | changed
             shape = (c_out, c_in // geometry["groups"], *kernel)
@@ -838,6 +886,7 @@ def _loss(area: Area) -> None:
                 **options,
             )
     _large_logits(group)
+    _distant_logits(group)
     _loss_kinks(area, source)
 
 
@@ -876,6 +925,28 @@ def _large_logits(group: Group) -> None:
     group.match(
         "large-logits",
         "Logits near 800: their exponentials are no floating-point numbers.",
+        ["softmax"],
+        lambda: _loss_of(case, options),
+        others=[(_MIRRORED, lambda: _loss_of(case, options, mirrored=True))],
+        **_inputs(case),
+        **options,
+    )
+
+
+def _distant_logits(group: Group) -> None:
+    dice = Dice("distant logits")
+    first = dense_layer(dice, 3, 4, "inputs", log_alpha=q("4.5 0.5 -5"))
+    first["weight"] = fmap(lambda w: 512 * w, first["weight"])
+    case: dict[str, Any] = {
+        "network": network((3,), first),
+        "x": dice.array(-1.5, 1.5, 3, 3),
+        "labels": [0, 1, 2],
+        "u": [q("0.4375 0.296875 0.34375")],
+    }
+    options: dict[str, Any] = {"lam": Fraction(1, 4), "l2": Fraction(0), "n_train": 30}
+    group.match(
+        "distant-logits",
+        "Logits a thousand apart, and labels whose probabilities are no floating-point numbers.",
         ["softmax"],
         lambda: _loss_of(case, options),
         others=[(_MIRRORED, lambda: _loss_of(case, options, mirrored=True))],

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from .arithmetic import Num, UnprovenError, decimal, exact_decimal, flat, float32, fmap, proven
+from .arithmetic import (
+    Num,
+    UnprovenError,
+    decimal,
+    exact,
+    exact_decimal,
+    flat,
+    float32,
+    fmap,
+    proven,
+)
 
 __all__ = ["Area", "Group", "canonical_sha256", "pretty"]
 
@@ -188,7 +198,7 @@ def _results(value: Any, tolerance: Callable[[Any], Any] | None, whole: bool) ->
         digits = decimal(value.v)
         return digits, value.err * SAFETY if tolerance is None else tolerance(value)
     if isinstance(value, int):
-        return value if whole else str(value), 0.0
+        return value if whole else str(value), tolerance(exact(value)) if tolerance else 0.0
     if isinstance(value, str):
         return value, 0.0
     raise TypeError(f"a result that is {value!r}")

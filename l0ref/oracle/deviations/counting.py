@@ -294,6 +294,17 @@ class HardCostByHalf(Plain):
         return self._test_gate(log_alpha, beta, gamma, zeta)[0] > 0.5
 
 
+@_hard(
+    "hard-cost-by-threshold",
+    formula="a gate is open if z_hat > 0.01",
+    sentence="your cost at test time takes a gate to be open only above a threshold, such as "
+    "0.01; it costs the same whatever its size, unless it is 0",
+)
+class HardCostByThreshold(Plain):
+    def _is_on(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+        return self._test_gate(log_alpha, beta, gamma, zeta)[0] > 0.01
+
+
 @_conv(
     "flops-of-the-authors",
     formula="one side; (C, H) for (H, W); not floored; dilation and groups ignored",

@@ -270,6 +270,17 @@ def _networks() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return mlp, lenet, single
 
 
+def _barely_open(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same network with test gates of 0.005, 0.015, and so on."""
+    gamma, zeta = network["gamma"], network["zeta"]
+    layers = [dict(layer) for layer in network["layers"]]
+    for layer in layers:
+        if layer.get("on"):
+            z = 0.005 + 0.01 * np.arange(layer["log_alpha"].size).reshape(layer["log_alpha"].shape)
+            layer["log_alpha"] = np.log((z - gamma) / (zeta - z))
+    return {**network, "layers": layers}
+
+
 def _network_inputs() -> dict[str, list[Input]]:
     mlp, lenet, single = _networks()
     words = (
@@ -282,6 +293,7 @@ def _network_inputs() -> dict[str, list[Input]]:
     found: dict[str, list[Input]] = {}
     for name in ("expected_cost", "hard_cost", "compact"):
         found[name] = [Input({"network": net}, text) for net, text in three]
+    found["hard_cost"].append(Input({"network": _barely_open(mlp)}, "gates from 0.005 on"))
     found["predict"] = [
         Input({"network": net, "x": _normal(50, 5, *net["input_shape"])}, text)
         for net, text in three
