@@ -81,7 +81,7 @@ def test_the_failures_are_diagnosed(target: pytest.Pytester) -> None:
 
 def test_what_is_missing_is_skipped(target: pytest.Pytester) -> None:
     result = run(target, "-k", "adam or logpdf", "-rs")
-    assert set(result.parseoutcomes()) == {"skipped", "deselected"}
+    assert set(result.parseoutcomes()) - {"warnings"} == {"skipped", "deselected"}
     assert "-" not in result.stdout.str().partition("deselected / ")[2][:4]  # a count below 0
     result.stdout.fnmatch_lines(["*not implemented: *"])
     assert result.ret == 0
