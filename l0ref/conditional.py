@@ -355,10 +355,8 @@ class Pass:
         self.logits = self._forward(x, noise)
 
     def _worthwhile(self, x_shape: tuple[int, ...]) -> Packing | None:
-        # A gate that no example has open leaves out something, if it is that of a unit or map.
-        units = (i for i, _, gates in self._plan.gated if gates.axis is not None)
-        drawn = (self.gates[i] for i in units)
-        if all((z if z.ndim == 1 else z.any(axis=0)).all() for z in drawn):
+        masks = (_open(self.gates[i]) for i, _, gates in self._plan.gated if gates.axis is not None)
+        if all(mask.all() for mask in masks):
             return None
         packing = Packing(self._network, self.gates, x_shape)
         return packing if packing.saved() >= WORTH else None

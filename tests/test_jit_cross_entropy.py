@@ -41,8 +41,9 @@ def test_what_is_not_finite_is_the_originals(odd: float, label: int) -> None:
     logits = np.random.default_rng(0).normal(size=(3, 4))
     logits[1, 2] = odd
     with np.errstate(all="ignore"):
-        loss, residuals = forward(logits, [0, label, 2])
-        expected, originals = ops.softmax_cross_entropy(logits, [0, label, 2])
+        labels = np.array([0, label, 2])
+        loss, residuals = forward(logits, labels)
+        expected, originals = ops.softmax_cross_entropy(logits, labels)
         d, d_expected = (
             backward(1.0, residuals), ops.softmax_cross_entropy_vjp(1.0, originals)
         )  # fmt: skip
@@ -68,14 +69,15 @@ def test_errors_are_the_originals(logits: Any, labels: Any, message: str) -> Non
 
 
 def test_the_originals_residuals_are_taken() -> None:
-    _, originals = ops.softmax_cross_entropy(np.ones((2, 3), np.float32), [0, 2])
+    _, originals = ops.softmax_cross_entropy(np.ones((2, 3), np.float32), np.array([0, 2]))
     expected = ops.softmax_cross_entropy_vjp(2.0, originals)
     np.testing.assert_array_equal(backward(2.0, originals), expected)
 
 
 def test_a_label_that_is_all_but_certain_keeps_its_digits() -> None:
     """What is left of 1 - p there, 1e-13 and 9e-22, a difference of the two would not have."""
-    logits, labels = np.array([[30.0, 0.0, -4.0], [1.0, 0.5, 50.0]]), [0, 2]
+    logits = np.array([[30.0, 0.0, -4.0], [1.0, 0.5, 50.0]])
+    labels = np.array([0, 2])  # an array: lists are left to the original
     d = backward(1.0, forward(logits, labels)[1])
     d_expected = ops.softmax_cross_entropy_vjp(1.0, ops.softmax_cross_entropy(logits, labels)[1])
     np.testing.assert_allclose(d, d_expected, rtol=20 * np.finfo(np.float64).eps)

@@ -1213,7 +1213,7 @@ MUTANTS = (
         "jit/_registry.py",
         "except NotForKernel:",
         "except (NotForKernel, ValueError):",
-        "test_jit_dense.py::test_odd_cotangents_get_the_originals_answer_or_error[shape-plain]",
+        "test_jit_dense.py::test_odd_cotangents_get_the_originals_answer_or_error[shape-plain-dense]",
     ),
     Mutant(
         "blas-keeps-one-thread",
