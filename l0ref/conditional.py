@@ -9,10 +9,11 @@ takes no part in the minibatch. Two things follow, and both are exact:
   all weights, biases and gates that act through it alone: it is not **read**.
 
 So each value in the network keeps the units that are both, the weights between them are packed side
-by side, and the layers do the same work on smaller arrays. Gradients of what was left out are exact
-zeros. The products sum fewer terms, in another order: the result is that of the whole network to
-rounding. (What is left out is not looked at: where it holds an infinity or a NaN, 0 times it is no
-NaN here.)
+by side, and the layers do the same work on smaller arrays. (A dense layer's weights are packed by
+its product itself, as it reads them: `l0ref.ops.gated_matmul`.) Gradients of what was left out are
+exact zeros. The products sum fewer terms, in another order: the result is that of the whole network
+to rounding. (What is left out is not looked at: where it holds an infinity or a NaN, 0 times it is
+no NaN here.)
 
 Batch norm makes 0 into something else and has statistics of every map; it, and every layer that is
 not named in this module, takes all units and gives all units.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -142,6 +144,33 @@ def _gates_maps(conv: Conv2d) -> bool:
     return conv.groups == 1 and on_maps
 
 
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Some of a value's units: as a mask, and as their positions, which are asked for often."""
+
+    mask: Mask
+    index: Index | None  # None for all
+    count: int
+
+    @classmethod
+    def of(cls, mask: Mask) -> Units:
+        """Find the positions."""
+        (index,) = mask.nonzero()
+        return cls(mask, None if len(index) == len(mask) else index, len(index))
+
+    def among(self, values: Array) -> Array:
+        """Put values where the units are along the last axis, and exact zeros elsewhere."""
+        if self.index is None:
+            return values
+        spread = np.zeros((*values.shape[:-1], len(self.mask)), values.dtype)
+        spread[..., self.index] = values
+        return spread
+
+    def out_of(self, values: Array) -> Array:
+        """Return those of values along the last axis that belong to the units."""
+        return values if self.index is None else values[..., self.index]
+
+
 class Move(NamedTuple):
     """From the units that a value keeps to those that a layer takes."""
 
@@ -151,13 +180,17 @@ class Move(NamedTuple):
     n_taken: int
 
     @classmethod
-    def between(cls, kept: Mask, taken: Mask) -> Move | None:
+    def between(cls, kept: Units, taken: Units) -> Move | None:
         """Return the move, or None where nothing moves."""
-        both = kept & taken
-        take, place = _positions(both[kept]), _positions(both[taken])
+        if kept is taken:
+            return None
+        both = kept.mask & taken.mask
+        count = np.count_nonzero(both)
+        take = None if count == kept.count else both[kept.mask].nonzero()[0]
+        place = None if count == taken.count else both[taken.mask].nonzero()[0]
         if take is None and place is None:
             return None
-        return cls(take, place, int(kept.sum()), int(taken.sum()))
+        return cls(take, place, kept.count, taken.count)
 
     def forward(self, x: Array, ops: Backend) -> Array:
         """Leave out what is not taken, and put zeros for what is taken but was known to be 0."""
@@ -177,6 +210,13 @@ def _spread(x: Array, columns: Index, n: int, ops: Backend) -> Array:
     return spread
 
 
+class _Gathered(NamedTuple):
+    """Residuals of a dense layer whose product took what is open."""
+
+    product: Any
+    positive: Mask | None  # behind a rectifier: where it let through
+
+
 class Packing:
     """Which units each value of a network keeps, and each layer takes, in one minibatch.
 
@@ -190,9 +230,9 @@ class Packing:
 
     Attributes
     ----------
-    kept : dict of int to mask
+    kept : dict of int to Units
         Units of the output of layer i (INPUT: of the network's input) that are computed.
-    taken : dict of int to mask
+    taken : dict of int to Units
         Units of its input that layer i reads.
     moves : dict of int to Move
         From what its source keeps to what layer i takes; under ``len(layers)``, from what the last
@@ -227,33 +267,34 @@ class Packing:
             if i in skips:
                 read[skips[i]] = read[skips[i]] | read[i]
 
-        self.kept: dict[int, Mask] = {INPUT: np.ones(n_units[INPUT], bool)}
-        self.taken: dict[int, Mask] = {}
+        everything = {v: Units.of(np.ones(n, bool)) for v, n in n_units.items()}
+        self.kept: dict[int, Units] = {INPUT: everything[INPUT]}
+        self.taken: dict[int, Units] = {}
         self.moves: dict[int, Move | None] = {}
         self.skip_moves: dict[int, Move | None] = {}
         for i, layer in enumerate(layers):
             source = self.kept[sources[i]]
-            self.kept[i] = _at_least_one(live[i] & read[i])
             if isinstance(layer, _PASSING):
-                self.taken[i] = self.kept[i]
+                kept = taken = Units.of(_at_least_one(live[i] & read[i]))
             elif isinstance(layer, Flatten):
                 # Whole maps, of which a unit counts: by itself, or by what a skip adds to it.
-                units = (live[i] & read[i]).reshape(len(source), -1)
-                maps = _at_least_one(np.asarray(units.any(axis=1)))
-                self.taken[i] = maps
-                self.kept[i] = np.repeat(maps, n_units[i] // len(maps))
+                units = (live[i] & read[i]).reshape(len(source.mask), -1)
+                taken = Units.of(_at_least_one(np.asarray(units.any(axis=1))))
+                kept = Units.of(np.repeat(taken.mask, units.shape[1]))
             elif _packs(layer):
-                self.taken[i] = live[sources[i]] & reads[i]
-                if not self.taken[i].any():
-                    self.taken[i] = np.arange(len(source)) == source.argmax()
+                kept = Units.of(_at_least_one(live[i] & read[i]))
+                taken = Units.of(live[sources[i]] & reads[i])
+                if not taken.count:
+                    taken = Units.of(np.arange(len(source.mask)) == source.mask.argmax())
             else:
-                self.taken[i], self.kept[i] = np.ones_like(source), np.ones_like(live[i])
-            self.moves[i] = Move.between(source, self.taken[i])
+                kept, taken = everything[i], everything[sources[i]]
+            self.kept[i], self.taken[i] = kept, taken
+            self.moves[i] = Move.between(source, taken)
             if i in skips:
                 # To the output of layer i is added what lies in the places of its own kept units.
-                self.skip_moves[i] = Move.between(self.kept[skips[i]], self.kept[i])
+                self.skip_moves[i] = Move.between(self.kept[skips[i]], kept)
         last = len(layers) - 1
-        self.moves[last + 1] = Move.between(self.kept[last], np.ones(n_units[last], bool))
+        self.moves[last + 1] = Move.between(self.kept[last], everything[last])
 
     @staticmethod
     def _live(layer: Layer, source: Mask, z: Array | None, n: int) -> Mask:
@@ -288,7 +329,8 @@ class Packing:
         saved = 0.0
         for i, layer in self.network.weighted:
             n, _, *size = self._outputs[i]
-            left = float(self.taken[i].mean() * self.kept[i].mean())
+            inputs, outputs = self.taken[i], self.kept[i]
+            left = inputs.count * outputs.count / (len(inputs.mask) * len(outputs.mask))
             saved += n * math.prod(size) * layer.params["weight"].size * (1 - left)
         return saved
 
@@ -377,14 +419,16 @@ class Pass:
                 y = self._forward_block(i, x)
             elif isinstance(layer, Weighted):
                 z, op = self.gates.get(i), self._op(i)
-                if self.packing and _packs(layer):
+                if self._gathers(i, layer):
+                    y, self.residuals[i] = self._apply_gathered(i, layer, x, z, rectified=bool(op))
+                elif self.packing and _packs(layer):
                     y, self.residuals[i] = self._apply_packed(i, layer, x, z, op)
                 else:
                     y, self.residuals[i] = layer.apply(x, z, op)
             else:
                 u = noise.get(i)
                 if self.packing and isinstance(layer, Dropout) and u is not None:
-                    u = np.asarray(u)[:, self.packing.taken[i]]
+                    u = np.asarray(u)[:, self.packing.taken[i].mask]
                 y, self.residuals[i] = layer.forward(x, u, training=True)
             i = self._blocks.get(i, i)
             if i in network.skips:
@@ -402,9 +446,43 @@ class Pass:
     def _index(self, i: int, layer: Weighted) -> tuple[Index | None, Index | None]:
         """Positions along the weights' first and second axis that the pass has."""
         assert self.packing is not None
-        masks = self.packing.kept[i], self.packing.taken[i]
-        first, second = masks if layer.output_axis == 0 else masks[::-1]
-        return _positions(first), _positions(second)
+        outputs, inputs = self.packing.kept[i].index, self.packing.taken[i].index
+        return (outputs, inputs) if layer.output_axis == 0 else (inputs, outputs)
+
+    def _gathers(self, i: int, layer: Weighted) -> bool:
+        """Whether it is a dense layer that leaves something out, with one gate an input or none."""
+        if self.packing is None or not isinstance(layer, Dense) or layer.spread:
+            return False
+        gates = layer.gates
+        by_input = gates is None or (gates.axis == 1 - layer.output_axis and not layer.per_example)
+        return by_input and any(index is not None for index in self._index(i, layer))
+
+    def _apply_gathered(
+        self, i: int, layer: Weighted, x: Array, z: Array | None, *, rectified: bool
+    ) -> tuple[Array, _Gathered]:
+        """Multiply what is open where it lies: weights in place, x already moved."""
+        assert self.packing is not None
+        inputs, outputs = self.packing.taken[i], self.packing.kept[i]
+        z = None if z is None else inputs.out_of(z)
+        y, product = self._ops.gated_matmul(
+            x, layer.params["weight"], z, rows=inputs.index, columns=outputs.index
+        )
+        y += outputs.out_of(layer.params["bias"])
+        if not rectified:
+            return y, _Gathered(product, None)
+        y, positive = self._ops.relu(y)
+        return y, _Gathered(product, positive)
+
+    def _pull_gathered(
+        self, i: int, dy: Array, residuals: _Gathered, *, need_dx: bool
+    ) -> tuple[Any, dict[str, Array], Array | None]:
+        assert self.packing is not None
+        if residuals.positive is not None:
+            dy = self._ops.relu_vjp(dy, residuals.positive)
+        dx, dweight, dz = self._ops.gated_matmul_vjp(dy, residuals.product, need_dx=need_dx)
+        dz = None if dz is None else self.packing.taken[i].among(dz)
+        dbias = self.packing.kept[i].among(dy.sum(axis=0))
+        return dx, {"weight": dweight, "bias": dbias}, dz
 
     def _packed(self, i: int, layer: Weighted) -> Weighted:
         """Return the layer with its packed weights."""
@@ -412,8 +490,7 @@ class Pass:
         small, outputs = copy.copy(layer), self.packing.kept[i]
         small.params = {"weight": self._ops.pack(layer.params["weight"], *self._index(i, layer))[0]}
         if "bias" in layer.params:
-            bias = layer.params["bias"]
-            small.params["bias"] = bias if outputs.all() else bias[outputs]
+            small.params["bias"] = outputs.out_of(layer.params["bias"])
         return small
 
     def _packed_gates(self, i: int, layer: Weighted, z: Array) -> tuple[Array, str, bool]:
@@ -425,8 +502,8 @@ class Pass:
             over_weights = np.broadcast_to(gates.expand(z), gates.weight_shape)
             return self._ops.pack(over_weights, *self._index(i, layer))[0], "weights", True
         outputs = gates.axis == layer.output_axis
-        mask = (self.packing.kept if outputs else self.packing.taken)[i]
-        return z if mask.all() else z[..., mask], gates.on, gates.gates_bias
+        units = (self.packing.kept if outputs else self.packing.taken)[i]
+        return units.out_of(z), gates.on, gates.gates_bias
 
     def _apply_packed(
         self, i: int, layer: Weighted, x: Array, z: Array | None, op: str | None
@@ -503,6 +580,8 @@ class Pass:
     def _pull(
         self, i: int, layer: Weighted, dy: Array, residuals: Any, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
+        if isinstance(residuals, _Gathered):
+            return self._pull_gathered(i, dy, residuals, need_dx=need_dx)
         packed, op = self.packing is not None and _packs(layer), self._op(i)
         if i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
@@ -513,7 +592,7 @@ class Pass:
         if self.packing is not None and packed:
             whole = PackResiduals(layer.params["weight"].shape, *self._index(i, layer))
             dweight = self._ops.pack_vjp(dweight, whole)
-            dbias = None if dbias is None else _among(dbias, self.packing.kept[i])
+            dbias = None if dbias is None else self.packing.kept[i].among(dbias)
             dz = None if dz is None else self._whole_gates(i, layer, dz, whole)
         own = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
         return dx, own, dz
@@ -527,17 +606,4 @@ class Pass:
             dz = self._ops.pack_vjp(dz, whole)
             return gates.contract(dz) if layer.spread else dz
         outputs = gates.axis == layer.output_axis
-        return _among(dz, (self.packing.kept if outputs else self.packing.taken)[i])
-
-
-def _positions(mask: Mask) -> Index | None:
-    return None if mask.all() else np.flatnonzero(mask)
-
-
-def _among(values: Array, mask: Mask) -> Array:
-    """Put values where the mask is on, along the last axis, and exact zeros elsewhere."""
-    if mask.all():
-        return values
-    spread = np.zeros((*values.shape[:-1], len(mask)), values.dtype)
-    spread[..., mask] = values
-    return spread
+        return (self.packing.kept if outputs else self.packing.taken)[i].among(dz)
