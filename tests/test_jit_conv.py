@@ -379,6 +379,35 @@ def test_in_the_block_what_is_not_finite_is_for_the_original(
             same(*both(conv_block, "conv_relu_pool", changed, options, dy, need_dx=need_dx))
 
 
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "weight"])
+@pytest.mark.parametrize(("gate", "side_by_side"), [
+    (2.0, (0, 3e38, 0)), (1.0, (0, 3e38, 3e38)), (0.5, (0, 3e38, 3e38)),
+    (1.0, (-3e38, 3e38, 3e38)), (0.25, (-3e38, 3e38, 3e38)),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("pool", [HALVES, {"kernel_size": 3, "pool_stride": 2}], ids=str)
+def test_in_the_block_what_overflows_is_for_the_original(
+    form: str, gate: float, side_by_side: tuple[float, float, float], pool: Any
+) -> None:
+    """NaN where infinity meets a weight of 0, and nowhere else: not on what no window looks at.
+
+    Where windows overlap, one number may feel two dy that lie side by side.
+    """
+    draw = whole(np.random.default_rng(17))
+    geometry = WIDE._replace(n=2, groups=1, c_in=3, spare=(5, 8), dilation=(2, 1))
+    arrays, options = case(FORMS[form], geometry, np.float32, draw)
+    del options["on"]
+    options |= pool
+    if arrays["z"] is not None:
+        arrays["z"] = np.full(arrays["z"].shape, gate, np.float32)
+    y, residuals = conv_block.conv_relu_pool(**arrays, **options)
+    assert isinstance(residuals, conv_block.Fused)
+    with np.errstate(all="ignore"):
+        for h, w in np.ndindex(y.shape[2], y.shape[3] - 2):
+            dy = draw(y.shape).astype(np.float32)
+            dy[1, 1, h, w : w + 3] = side_by_side
+            same(*both(conv_block, "conv_relu_pool", arrays, options, dy))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"groups": 2}, {"dilation": (1, 2)}, {"pool_padding": 1}, {"pool_stride": 1},

@@ -355,12 +355,12 @@ def test_small_products_run_on_one_thread_and_large_ones_on_all(
 # --- products of views ---
 
 
-@kernel()
+@kernel
 def _product_of_parts(a, b, out, add):  # type: ignore[no-untyped-def]
     multiply(a[1:, 2:], b[:, 1:-1], out[1:, 3:], add)
 
 
-@kernel()
+@kernel
 def _product_turned_over(a, b, out, add):  # type: ignore[no-untyped-def]
     multiply(a[1:, 2:].T, b[:, 1:-1].T, out[1:, 3:], add)
 

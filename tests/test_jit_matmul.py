@@ -141,7 +141,7 @@ def test_the_same_bits_on_any_number_of_threads(
         dy = np.random.default_rng(2).normal(size=y.shape).astype(dtype)
         results.append([a.tobytes() for a in (y, *matmul_vjp.twin(dy, residuals))])
     assert results[0] == results[1] == results[2]
-    serial = Kernel(fast._multiply._function, fastmath=frozenset({"contract"}), parallel=False)
+    serial = Kernel(fast._multiply._function, parallel=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast, "_multiply", serial)
         assert matmul.twin(x, weight, z, **index)[0].tobytes() == results[0][0]

@@ -83,7 +83,7 @@ np.savez(sys.argv[1], **trainer.network.params)
 # --- where compiled code is kept ---
 
 
-@parallel()
+@parallel
 def _add_rows(x, y):  # type: ignore[no-untyped-def]
     for i in prange(x.shape[0]):
         total = 0.0
@@ -113,7 +113,7 @@ def kept(cache: Path) -> set[str]:
 
 def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None:
     """Under one name the one would be loaded for the other: in a fork, to its death."""
-    kernel = parallel()(_add_rows._function)
+    kernel = parallel(_add_rows._function)
     add_rows(kernel)
     (first,) = kept(cache)
     assert "_parallel_" in first
@@ -123,7 +123,7 @@ def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None
     assert any("_serial_" in name for name in names)
     assert all(name.endswith(_compile._fingerprint()) for name in names)
     # Another process, or kernel, finds them there and adds none.
-    again = parallel()(_add_rows._function)
+    again = parallel(_add_rows._function)
     add_rows(again)
     assert kept(cache) == names
     assert sum(again._compiled[True].stats.cache_hits.values()) == 1
@@ -133,9 +133,9 @@ def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None
 def test_code_of_another_version_of_the_package_is_not_used(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_rows(parallel()(_add_rows._function))
+    add_rows(parallel(_add_rows._function))
     monkeypatch.setattr(_compile, "_fingerprint", lambda: "other")
-    kernel = parallel()(_add_rows._function)
+    kernel = parallel(_add_rows._function)
     add_rows(kernel)
     assert sum(kernel._compiled[True].stats.cache_hits.values()) == 0
     assert len(kept(cache)) == 2
@@ -168,7 +168,7 @@ def test_a_full_disk_is_no_matter(cache: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", save)
-    kernel = parallel()(_add_rows._function)
+    kernel = parallel(_add_rows._function)
     add_rows(kernel)
     assert len(failures) == 1
     add_rows(kernel, seed=1)
@@ -180,11 +180,11 @@ def test_a_full_disk_is_no_matter(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_who_waits_is_told_once_that_kernels_are_compiled(cache: Path) -> None:
     told: list[str] = []
-    kernel = parallel()(_add_rows._function)
+    kernel = parallel(_add_rows._function)
     add_rows(kernel)
     _compile.on_compilation(lambda: told.append("compiling"))
     add_rows(kernel)
-    add_rows(parallel()(_add_rows._function))  # kept on disk
+    add_rows(parallel(_add_rows._function))  # kept on disk
     assert told == []
     with_lock_held(lambda: add_rows(kernel))
     assert told == ["compiling"]
@@ -193,7 +193,7 @@ def test_who_waits_is_told_once_that_kernels_are_compiled(cache: Path) -> None:
 
 
 def test_a_kernels_own_error_is_not_taken_for_a_full_disk() -> None:
-    kernel = parallel()(_add_rows._function)
+    kernel = parallel(_add_rows._function)
     with pytest.raises(numba.TypingError):
         kernel("x", "y")
 
@@ -316,6 +316,54 @@ print("done")
 def test_a_fork_in_the_middle_of_a_run_goes_on_alone(tmp_path: Path) -> None:
     """OpenMP would end the child at its first parallel loop."""
     assert python(FORK, tmp_path / "child.npz") == "done\n"
+
+
+FORK_WHILE_COMPILING = """
+import os, signal, threading, time, warnings
+import numba
+from l0ref.jit import _compile
+
+# Newer Pythons warn of what is done here on purpose.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+def compile_one():
+    assert numba.njit(lambda x: x + 1)(1) == 2
+
+def compile_on():
+    while not ready:
+        compile_one()
+
+compile_one()
+ready, children = False, []
+thread = threading.Thread(target=compile_on)
+thread.start()
+for _ in range(10):
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        compile_one()
+        os._exit(0)
+    children.append(child)
+ready = True
+thread.join()
+end, codes = time.monotonic() + 20, {}
+while len(codes) < 10 and time.monotonic() < end:
+    for child in set(children) - set(codes):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            codes[child] = os.waitstatus_to_exitcode(status)
+    time.sleep(0.01)
+for child in set(children) - set(codes):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print([codes.get(child, "hangs") for child in children])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_while_another_thread_compiles_can_compile() -> None:
+    """The compiler's lock is not held there for ever, by a thread that the fork has not copied."""
+    assert python(FORK_WHILE_COMPILING) == f"{[0] * 10}\n"
 
 
 @pytest.mark.parametrize("n", [0, -1, 10**6, True, 1.5, "2", None, np.float64(1)])

@@ -1,5 +1,6 @@
 """The checks of other implementations: what is right passes, and what is planted is found."""
 
+import io
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from rich.console import Console
 
 from l0ref import cli
 from l0ref.oracle import check as oracle
@@ -487,7 +489,7 @@ def test_moving_the_inputs_widens_what_is_allowed_at_a_kink() -> None:
 # --- targets that misbehave ---
 
 
-def hang(log_alpha: Any, **law: float) -> Any:
+def hang(*args: Any, **named: Any) -> Any:
     while True:
         time.sleep(0.01)
 
@@ -657,6 +659,45 @@ def test_a_target_that_exits_is_let_go(tmp_path: Path) -> None:
     assert {outcome.status for outcome in outcomes[1::2]} == {Status.PASSED}
 
 
+GARBLED = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["function"] == "hello":
+        result = {"name": "loud", "functions": NAMES}
+        print(json.dumps({"id": 0, "result": result}), flush=True)
+    else:
+        print("now", request["function"], flush=True)
+"""
+
+
+def test_a_target_that_writes_what_is_no_answer_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "loud.py"
+    names = ["prob_active", "test_time", "mean", "var", "dense_flops", "adam", "draw"]
+    path.write_text(GARBLED.replace("NAMES", repr(names)))
+    start = time.monotonic()
+    with Checker(f"command: {sys.executable} {path}", functions=names, quick=True) as checker:
+        outcomes = [checker.run(*part) for part in checker.parts()]
+        assert checker.calls.target.restarts == targets.MOST_LOST - 1
+        (remark,) = checker.remarks()
+    assert time.monotonic() - start < 60
+    assert {outcome.status for outcome in outcomes} == {Status.FAILED}
+    # of four functions it is told what was written, of the others that they were not called
+    told = {o.function for o in outcomes if "wrote to standard output: 'now " in o.message}
+    assert len(told) == targets.MOST_LOST // TIMEOUTS
+    for outcome in outcomes:
+        if outcome.function not in told:
+            assert "is not called: the target gave no answer 12 times in a row" in outcome.message
+            assert outcome.evidence == {}
+    assert remark.startswith("The target gave no answer 12 times in a row, the last time: ")
+    printed = io.StringIO()
+    found = report.Report("loud", DTYPES, outcomes, [], 0.0, remarks=(remark,))
+    report.show(found, Console(file=printed, width=200))
+    # once a function, whatever the phases, and once for all
+    assert printed.getvalue().count("wrote to standard output") == len(told) + 1
+    assert "wrote to standard output: 'now " in remark
+
+
 # --- manners ---
 
 
@@ -744,6 +785,90 @@ def test_an_overflow_on_the_way_to_what_is_right_is_remarked() -> None:
     )
     assert manners.faults == []
     assert manners.remark.startswith("it warns at extreme log_alpha: RuntimeWarning: overflow")
+
+
+def refusing_nan(**args: Any) -> Any:
+    if np.isnan(args["log_alpha"]).any():
+        raise ValueError("log_alpha is NaN")
+    return Honest().test_time(**args)
+
+
+def test_to_refuse_nan_is_no_fault() -> None:
+    manners = hygiene.check_manners(
+        calls_of(only(test_time=refusing_nan)), "test_time", DTYPES, seed=1
+    )
+    assert manners.faults == []
+    said = "it refuses NaN: test_time raised ValueError: log_alpha is NaN"
+    assert manners.remark.startswith(said)
+    checker = Checker(only(test_time=refusing_nan), quick=True)
+    outcome = checker.run("vectors", "test_time")
+    assert outcome.status is Status.ACCEPTABLE
+    assert said in outcome.message
+    assert outcome.n_failed == 0
+    # nothing of it reaches the diagnosis
+    assert all(one.ok for one in checker.calls.observations["test_time"])
+
+
+def test_to_refuse_other_numbers_is_a_fault() -> None:
+    def refuses_infinity(log_alpha: Any, **law: float) -> Any:
+        if not np.isfinite(log_alpha).all():
+            raise ValueError("log_alpha is not finite")
+        return Honest().test_time(log_alpha, **law)
+
+    found = faults("test_time", refuses_infinity)
+    assert [message.partition(":")[0] for message in found] == ["at extreme log_alpha"]
+
+    def hangs_at_nan(log_alpha: Any, **law: float) -> Any:
+        if np.isnan(log_alpha).any():
+            hang(log_alpha)
+        return Honest().test_time(log_alpha, **law)
+
+    calls = calls_of(only(test_time=hangs_at_nan), 0.05)
+    manners = hygiene.check_manners(calls, "test_time", DTYPES, seed=1)
+    assert any("at NaN: test_time did not return" in message for message, _ in manners.faults)
+
+
+@pytest.mark.parametrize("ends_right", [True, False])
+def test_draws_that_refuse_nan_are_asked_for_infinity(ends_right: bool) -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        if np.isnan(log_alpha).any():
+            raise ValueError("log_alpha is NaN")
+        return Honest().draw(log_alpha if ends_right else np.clip(log_alpha, -1, 1), n, seed, **law)
+
+    manners = hygiene.check_manners(calls_of(only(draw=draw)), "draw", DTYPES, seed=1)
+    assert manners.remark.startswith("it refuses NaN: draw raised ValueError: log_alpha is NaN")
+    faulty = {message.partition(":")[0] for message, _ in manners.faults}
+    assert faulty == (set() if ends_right else {"with log_alpha = -inf, inf"})
+
+
+class Elsewhere(targets.OpenTarget):
+    """A target of another language, as far as the checks can tell."""
+
+    name, in_python = "elsewhere", False
+
+    def __init__(self, **functions: Any) -> None:
+        self._own = functions
+        self.functions = frozenset(functions)
+
+    def _call(self, function: str, args: Any, timeout: float) -> targets.Call:
+        return targets.Call(self._own[function](**args))
+
+
+def test_integers_are_for_targets_in_python() -> None:
+    kinds = set()
+
+    def watched(log_alpha: Any, **law: float) -> Any:
+        kinds.add(log_alpha.dtype.kind)
+        return truncates(log_alpha, **law)
+
+    manners = hygiene.check_manners(Calls(Elsewhere(test_time=watched)), "test_time", DTYPES,
+                                    seed=1)  # fmt: skip
+    assert kinds == {"f"}
+    assert manners.faults == []
+    in_python = hygiene.check_manners(calls_of(only(test_time=watched)), "test_time", DTYPES,
+                                      seed=1)  # fmt: skip
+    assert kinds == {"f", "i"}
+    assert manners.n_checks == in_python.n_checks - 2  # one a dtype
 
 
 @pytest.mark.parametrize("function", [name for name in vars(Honest) if not name.startswith("_")])
@@ -919,6 +1044,13 @@ def test_a_vector_that_must_be_refused(flag: str, status: Status, says: str) -> 
     assert says in outcome.message
     checker = Checker(only(**{test.function: raise_it(ValueError("no"))}))
     assert checker.run("vectors", test.function, [test]).status is Status.PASSED
+    for no_refusal, message in ((hang, "did not return"), (raise_it(SystemExit(3)), "to exit")):
+        checker = Checker(only(**{test.function: no_refusal}), timeout=0.02)
+        outcome = checker.run("vectors", test.function, [test])
+        assert outcome.status is Status.FAILED
+        assert "it must raise, for " in outcome.message
+        assert message in outcome.message
+        assert not any(one.ok for one in checker.calls.observations[test.function])
 
 
 def test_vectors_of_compaction() -> None:

@@ -207,6 +207,100 @@ def test_two_at_once_are_both_named(names: tuple[str, str], functions: tuple[str
     assert {one.deviation for one in found if one.certain} == set(names)
 
 
+def test_float32_inside_and_another_mistake_are_both_named() -> None:
+    """By code that computes in float32 indeed, with its own rounding."""
+
+    class Single(Plain):
+        def test_time(self, log_alpha: Any, **law: float) -> Any:
+            one = np.float32
+            s = 1 / (1 + np.exp(-log_alpha.astype(one) / one(law["beta"])))
+            stretched = s * one(law["zeta"] - law["gamma"]) + one(law["gamma"])
+            return np.clip(stretched, 0, 1).astype(np.float64)
+
+    with np.errstate(over="ignore"):
+        found = diagnose(list(observe(Single(), ("test_time",))))
+    names = [(one.deviation, one.certain) for one in found]
+    assert sorted(names) == [("computed-in-float32", True), ("test-gate-median", True)]
+
+
+# --- mistakes in one branch of the code ---
+
+
+def test_a_mistake_where_log_alpha_is_negative_is_named_with_its_place() -> None:
+    wrong = DEVIATIONS["prob-plus-sign"].implementation()
+
+    class Sided(Plain):
+        def _prob(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+            law = (beta, gamma, zeta)
+            both = zip(wrong._prob(log_alpha, *law), super()._prob(log_alpha, *law), strict=True)
+            return tuple(np.where(log_alpha < 0, a, b) for a, b in both)
+
+    found = diagnose(list(observe(Sided(), ("prob_active", "prob_active_grad", "log_prob_active"))))
+    assert [one.deviation for one in found] == ["prob-plus-sign"]
+    assert set(found[0].functions) == {"prob_active", "prob_active_grad", "log_prob_active"}
+    assert not found[0].certain
+    assert found[0].sentence.startswith("perhaps, but only where log_alpha < 0 (")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "words", "keep"),
+    [
+        ("dweight-ungated", "dense_vjp", "with gates on the inputs", {"on": "inputs"}),
+        ("gate-applied-twice", "dense", "with gates on the outputs", {"on": "outputs"}),
+        (
+            "norm-with-prob-squared",
+            "expected_l2",
+            "where gates_bias is false",
+            {"gates_bias": False},
+        ),
+        ("flops-one-addition-too-many", "dense_flops", "with a bias", {"bias": True}),
+    ],
+)
+def test_a_mistake_in_some_calls_is_named_with_them(
+    name: str, function: str, words: str, keep: dict[str, Any]
+) -> None:
+    wrong = DEVIATIONS[name].implementation()
+
+    def call_of(**args: Any) -> Any:
+        is_wrong = all(args[key] == value for key, value in keep.items())
+        return getattr(wrong if is_wrong else Plain(), function)(**args)
+
+    target = type("Branched", (Plain,), {function: staticmethod(call_of)})()
+    seen = [*observe(target, (function,)), *observe_inputs(target, (function,))]
+    found = diagnose(seen)
+    assert (found[0].deviation, found[0].certain) == (name, False)
+    assert f"perhaps, but only {words} (" in found[0].sentence
+
+
+def test_a_mistake_in_float32_alone_is_named_so() -> None:
+    wrong, seen = DEVIATIONS["test-gate-median"].implementation(), []
+    for test in TESTS:
+        if test.function != "test_time":
+            continue
+        for dtype, target in (("float64", Plain()), ("float32", wrong)):
+            args, tolerance = test.args(dtype), test.tolerance(dtype)
+            got = call(target, "test_time", test.args("float64")).astype(dtype)
+            assert tolerance is not None
+            ok = compare(got, test.expected, tolerance, dtype=dtype) is None
+            one = Observation("test_time", args, got, test.expected, tolerance, ok, test.id)
+            seen.append(one)
+    (found,) = diagnose(seen)
+    assert (found.deviation, found.certain) == ("test-gate-median", False)
+    assert found.sentence.startswith("perhaps, but only in float32 (")
+
+
+def test_two_mistakes_in_two_branches_are_both_named() -> None:
+    class Both(Plain):
+        def dense(self, x: Any, weight: Any, bias: Any, z: Any, **how: Any) -> Any:
+            name = {"inputs": "gate-applied-twice", "outputs": "dense-bias-dropped"}.get(how["on"])
+            target = DEVIATIONS[name].implementation() if name else Plain()
+            return target.dense(x, weight, bias, z, **how)
+
+    found = diagnose([*observe(Both(), ("dense",)), *observe_inputs(Both(), ("dense",))])
+    assert {one.deviation for one in found} >= {"gate-applied-twice", "dense-bias-dropped"}
+    assert not any(one.certain for one in found)
+
+
 def test_equal_explanations_are_all_named_and_none_is_certain() -> None:
     """A draw's derivative without the clip is that of gates that are never clipped."""
     target = DEVIATIONS["draw-grad-through-clip"].implementation()

@@ -135,6 +135,26 @@ def test_a_line_for_all_vectors_covers_those_that_pass(target: pytest.Pytester) 
     result.stdout.fnmatch_lines(["*XPASS(strict)*"])
 
 
+def test_a_line_for_all_vectors_that_pass_fails_as_the_command_does(
+    target: pytest.Pytester,
+) -> None:
+    Path("list.txt").write_text("vectors:test_time\n")
+    arguments = ("-k", "vectors:test_time", "--l0ref-expect-fail=list.txt")
+    result = run(target, *arguments, "-v")
+    assert result.ret == 1
+    outcomes = result.parseoutcomes()
+    assert outcomes["failed"] == 1
+    assert "xfailed" not in outcomes
+    result.stdout.fnmatch_lines(["l0ref::vectors:test_time FAILED*", "*XPASS(strict)*"])
+    listed = check.read_expected_failures("list.txt")
+    found = check.check("mine.py", functions=["test_time"], quick=True, expected_failures=listed)
+    assert not found.ok
+    assert found.outcomes[0].status is check.Status.UNEXPECTED_PASS
+    # a choice among its vectors does not judge the line
+    result = run(target, "-k", "gate/test-time", "--l0ref-expect-fail=list.txt")
+    assert result.ret == 0
+
+
 def test_an_expected_failure_that_is_not_implemented_is_remarked_upon(
     target: pytest.Pytester,
 ) -> None:
@@ -184,6 +204,21 @@ def test_the_plugin_imports_nothing_but_pytest_and_the_standard_library() -> Non
         )  # fmt: skip
         for name in names:
             assert name == "pytest" or name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+def test_what_is_loaded_without_a_target_imports_no_numpy() -> None:
+    """Whatever the package itself imports, the oracle and the plugin add nothing to it."""
+    code = (
+        "import sys, types\n"
+        "package = types.ModuleType('l0ref')\n"
+        f"package.__path__ = [{str(ROOT / 'l0ref')!r}]\n"
+        "sys.modules['l0ref'] = package\n"
+        f"import {MODULE}\n"
+        "heavy = {'numpy', 'scipy', 'hypothesis', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_target_the_oracle_is_not_imported(tmp_path: Path) -> None:

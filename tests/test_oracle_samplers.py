@@ -75,16 +75,17 @@ def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
 
 def test_the_arithmetic_of_the_docstring() -> None:
     share = samplers._Budget().share(2 * len(samplers.LOG_ALPHA))
-    assert share == pytest.approx(1e-6 / (2 * 9 * 6 * 6))
-    assert f"{share:.1e}" == "1.5e-09"
+    assert share == pytest.approx(1e-6 / (2 * 11 * 6 * 6))
+    assert len(samplers.FAMILIES) == 11
+    assert f"{share:.1e}" == "1.3e-09"
     threshold = stats.norm.isf(share / 2)
-    assert f"{threshold:.1f}" == "6.0"
+    assert f"{threshold:.1f}" == "6.1"
     law = HardConcrete(np.array(samplers.LOG_ALPHA), **samplers.LAW)
     masses = np.sort(np.concatenate([law.prob_zero(), law.prob_one()]))
     shift = 0.02 * np.sqrt(samplers.LOOKS[-1] * masses / (1 - masses))
     assert f"{masses[0]:.4f}" == "0.0977"
     assert f"{shift[0]:.1f}" == "9.5"
-    assert f"{stats.norm.sf(shift[0] - threshold):.0e}" == "2e-04"
+    assert f"{stats.norm.sf(shift[0] - threshold):.0e}" == "3e-04"
     quick = np.sqrt(samplers.QUICK_LOOKS[-1] * masses[0] / (1 - masses[0]))
     assert 0.08 * quick == pytest.approx(shift[0], rel=0.01)
 
@@ -94,6 +95,8 @@ def test_false_alarms_are_no_more_than_promised(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(samplers, "ALPHA", 0.8)
     monkeypatch.setattr(samplers, "LOOKS", SMALL)
     monkeypatch.setattr(samplers, "QUICK_LOOKS", SMALL)
+    monkeypatch.setattr(samplers, "N_MANY", 50)
+    monkeypatch.setattr(samplers, "NEAREST", 3)
     calls = calls_of(HONEST)
     alarms = sum(
         bool(samplers.check_draw(calls, "float64", seed=100 * seed, quick=True).message)
@@ -234,6 +237,97 @@ def sticky(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     u = noise(n, log_alpha.shape, seed)
     u[1::4] = u[::4][: len(u[1::4])]
     return gates(log_alpha, u, **law)
+
+
+# --- planted: any two independent, three not ---
+
+
+def sum_of_two(a: Any, b: Any, c: Any, shift: float = 0.0) -> Any:
+    return (a + b + shift) % 1
+
+
+def rotated_sum(a: Any, b: Any, c: Any) -> Any:
+    return sum_of_two(a, b, c, 0.25)
+
+
+def difference_of_two(a: Any, b: Any, c: Any) -> Any:
+    return (a - b + 0.125) % 1
+
+
+def xor_of_two(a: Any, b: Any, c: Any) -> Any:
+    """Return c, but in the upper half if one of a and b is, and in the lower one if not."""
+    return c / 2 + 0.5 * ((a > 0.5) ^ (b > 0.5))
+
+
+MADE_OF_TWO = [sum_of_two, rotated_sum, difference_of_two, xor_of_two]
+
+
+def made_of_two(made: Any, where: str) -> Any:
+    """Return a sampler with noise that is made of two others' in one place."""
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        u = noise(n, log_alpha.shape, seed)
+        three = log_alpha.shape == (3,)
+        if where == "three gates" and three:
+            u[:, 2] = made(u[:, 0], u[:, 1], u[:, 2])
+        elif where == "many gates" and log_alpha.size > 8:
+            u[:, 77] = made(u[:, 3], u[:, 250], u[:, 77])
+        elif where == "draws" and three:
+            m = len(u[2::3])
+            u[2::3] = made(u[0::3][:m], u[1::3][:m], u[2::3])
+        return gates(log_alpha, np.clip(u, 1e-12, 1 - 1e-12), **law)
+
+    return draw
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("three gates", "they share noise"),
+        ("many gates", "[3], [77] and [250] go together"),
+        ("draws", "one, that 3 behind it and that 6 behind it"),
+    ],
+)
+@pytest.mark.parametrize("made", MADE_OF_TWO)
+def test_noise_that_depends_in_threes_alone_is_caught(made: Any, where: str, says: str) -> None:
+    for dtype in DTYPES:
+        found = drawn(made_of_two(made, where), dtype)
+        assert says in found.message
+        assert found.n == samplers.LOOKS[0]
+
+
+def twice_the_second(a: Any, b: Any, c: Any) -> Any:
+    return (a + 2 * b) % 1
+
+
+def test_three_gates_that_no_product_shows_are_caught() -> None:
+    for dtype in DTYPES:
+        found = drawn(made_of_two(twice_the_second, "three gates"), dtype)
+        assert " while gate [1] " in found.message
+        assert " and gate [2] " in found.message
+        assert "they share noise" in found.message
+
+
+def test_a_lagged_fibonacci_generator_is_caught() -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        u = list(noise(17, (), seed))
+        while len(u) < n * log_alpha.size:
+            u.append((u[-5] + u[-17]) % 1)
+        made = np.clip(u[: n * log_alpha.size], 1e-12, 1 - 1e-12)
+        return gates(log_alpha, made.reshape(n, *log_alpha.shape), **law)
+
+    assert "one, that 12 behind it and that 17 behind it" in drawn(draw).message
+
+
+@pytest.mark.parametrize("made", [*MADE_OF_TWO, twice_the_second])
+def test_pairs_of_what_is_made_of_two_are_independent(made: Any) -> None:
+    """So that it is the threes that are seen: no test of one or two gates has a reason to alarm."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.random((3, 100_000))
+    u = made(a, b, c)
+    for other in (a, b):
+        cells = np.histogram2d(u, other, bins=8, range=[(0, 1), (0, 1)])[0]
+        assert stats.chisquare(cells.ravel()).pvalue > 1e-4
 
 
 # --- planted: seeds ---
@@ -381,6 +475,28 @@ def test_scores_have_mean_zero_under_the_law() -> None:
         assert -1 <= scores.min() < scores.max() <= 1
         inside = (z > 0) & (z < 1)
         np.testing.assert_allclose(scores[inside], 2 * u[inside] - 1, atol=1e-12)
+
+
+def test_waves_have_mean_zero_under_the_law() -> None:
+    law = samplers.OTHER_LAW
+    made = samplers._Gates(np.array([0.3, -1.1]), law)
+    u = (np.arange(20000) + 0.5) / 20000
+    for gate in range(2):
+        z = np.asarray(reference.sample(np.full_like(u, made.log_alpha[gate]), u, **law))
+        for waves, of_noise in zip(made.waves(z, gate), (np.cos, np.sin), strict=True):
+            right = of_noise(2 * np.pi * u)
+            for value in (0, 1):  # at an atom its mean over the noise there
+                right[z == value] = right[z == value].mean()
+            # an atom ends between two of 20000 u
+            np.testing.assert_allclose(waves, right, rtol=0, atol=2 * np.pi / 20000)
+            assert abs(waves.mean()) < 1e-4
+            assert -1 <= waves.min() < waves.max() <= 1
+
+
+def test_signs_of_many_gates_are_fair() -> None:
+    """Both quartiles of the noise lie inside (0, 1), where a gate tells its noise."""
+    law = HardConcrete(samplers.LOG_ALPHA_OF_MANY, **samplers.LAW)
+    assert max(law.prob_zero(), law.prob_one()) < 0.25
 
 
 def test_products_at_all_distances() -> None:

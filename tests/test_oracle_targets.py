@@ -1,5 +1,6 @@
 """However a target behaves, one call fails, the message says why, and the next call is served."""
 
+import contextlib
 import json
 import math
 import os
@@ -24,11 +25,14 @@ from l0ref.oracle import protocol, watch
 from l0ref.oracle.interface import FUNCTIONS, Target
 from l0ref.oracle.reference import Reference, numba, reference
 from l0ref.oracle.targets import (
+    MOST_LOST,
     NotImplementedByTarget,
     OpenTarget,
     TargetError,
     TargetExited,
+    TargetGarbled,
     TargetImportError,
+    TargetRaised,
     TargetTimeout,
     functions_of,
     load_object,
@@ -139,18 +143,18 @@ def test_a_result_without_an_end_is_one_failed_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        ("raise ValueError('log_alpha is odd')", TargetError,
+        ("raise ValueError('log_alpha is odd')", TargetRaised,
          r"prob_active raised ValueError: log_alpha is odd \[target_\w+\.py:4\]"),
-        ("return np.linalg.inv(log_alpha)", TargetError, "LinAlgError"),
-        ("assert False", TargetError, r"raised AssertionError \["),
-        ("class Odd(Exception):\n    def __str__(self): raise TypeError\nraise Odd", TargetError,
+        ("return np.linalg.inv(log_alpha)", TargetRaised, "LinAlgError"),
+        ("assert False", TargetRaised, r"raised AssertionError \["),
+        ("class Odd(Exception):\n    def __str__(self): raise TypeError\nraise Odd", TargetRaised,
          r"Odd: \(its text raises TypeError"),
         ("import sys; sys.exit(3)", TargetExited, "asked to exit .SystemExit: 3"),
-        ("raise GeneratorExit", TargetError, "GeneratorExit"),
-        ("def deep(n): return deep(n + 1)\nreturn deep(0)", TargetError, "RecursionError"),
+        ("raise GeneratorExit", TargetRaised, "GeneratorExit"),
+        ("def deep(n): return deep(n + 1)\nreturn deep(0)", TargetRaised, "RecursionError"),
         ("raise NotImplementedError('for a matrix')", NotImplementedByTarget, "for a matrix"),
         ("class Not(NotImplementedError): pass\nraise Not", NotImplementedByTarget, "prob_active"),
-        ("return input()", TargetError, "EOFError|OSError"),
+        ("return input()", TargetRaised, "EOFError|OSError"),
     ],
 )  # fmt: skip
 def test_what_is_raised_is_told(
@@ -582,26 +586,27 @@ def test_what_else_a_process_may_say(speaker: Open) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "message", "restarts"),
     [
-        ("print('debugging', flush=True); answer['result'] = 1", TargetError,
-         r"no answer: 'debugging'; not JSON .*standard error", 1),
-        ("print(flush=True); answer['result'] = 1", TargetError, "no answer: ''", 1),
+        ("print('debugging', flush=True); answer['result'] = 1", TargetGarbled,
+         r"standard output: 'debugging', which is no answer .not JSON .*standard error", 1),
+        ("print(flush=True); answer['result'] = 1", TargetGarbled,
+         "standard output: '', which is no answer", 1),
         ("sys.stdout.write(json.dumps(answer | {'result': 1}) + '\\nmore'); sys.stdout.flush(); "
-         "continue", TargetError, "more than its answer to standard output: 'more'", 1),
-        ("sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()", TargetError,
+         "continue", TargetGarbled, "wrote to standard output: 'more', behind its answer", 1),
+        ("sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()", TargetGarbled,
          "no answer", 1),
-        ("answer['result'] = 1; answer['id'] += 1", TargetError, "its id is not 1", 1),
-        ("print('[]', flush=True)", TargetError, "not a JSON object", 1),
-        ("print('[' * 100000, flush=True)", TargetError, r"no answer: '\[\[", 1),
-        ("pass", TargetError, "not one of .result. and .error.", 1),
-        ("answer.update(result=1, error={})", TargetError, "not one of", 1),
+        ("answer['result'] = 1; answer['id'] += 1", TargetGarbled, "its id is not 1", 1),
+        ("print('[]', flush=True)", TargetGarbled, "not a JSON object", 1),
+        ("print('[' * 100000, flush=True)", TargetGarbled, r"standard output: '\[\[", 1),
+        ("pass", TargetGarbled, "not one of .result. and .error.", 1),
+        ("answer.update(result=1, error={})", TargetGarbled, "not one of", 1),
         ("sys.stdout.write('{'); sys.stdout.flush(); __import__('threading').Event().wait(600)",
          TargetTimeout, "did not return", 1),
         ("os.close(1); os.close(0); __import__('threading').Event().wait(600)", TargetExited,
          "closed its standard output", 1),
         ("sys.exit('out of luck')", TargetExited, r"exited with status 1; it said:\nout of", 1),
-        ("answer['error'] = {'type': 'DomainError', 'message': 'no'}", TargetError,
+        ("answer['error'] = {'type': 'DomainError', 'message': 'no'}", TargetRaised,
          "raised DomainError: no$", 0),
-        ("answer['error'] = 'no'", TargetError, "raised Error: no$", 0),
+        ("answer['error'] = 'no'", TargetRaised, "raised Error: no$", 0),
         ("answer['error'] = {'type': 'NotImplementedError'}", NotImplementedByTarget,
          "prob_active: Not", 0),
         ("array['data'][1] = None; answer['result'] = array", TargetError,
@@ -634,6 +639,48 @@ def test_processes_that_misbehave(
     assert type(caught.value) is kind
     assert still_works(target)
     assert target.restarts == restarts
+
+
+def test_a_process_that_never_answers_is_not_started_for_ever(speaker: Open) -> None:
+    target = speaker("print('step 1', flush=True)")
+    for n in range(1, MOST_LOST + 1):
+        assert target.given_up == ""
+        with pytest.raises(TargetGarbled, match="wrote to standard output: 'step 1'"):
+            target.call("prob_active", ARGS)
+        assert target.restarts == n - 1
+    assert "no answer 12 times in a row" in target.given_up
+    assert "wrote to standard output: 'step 1'" in target.given_up
+    for function, args in (("prob_active", ARGS), ("dense_params", PARAMS)):
+        with pytest.raises(TargetExited, match=f"{function} is not called: .*12 times in a row"):
+            target.call(function, args)
+    assert target.restarts == MOST_LOST - 1
+
+
+@pytest.mark.parametrize("body", ["answer['result'] = 1", "answer['error'] = 'no'"])
+def test_an_answer_of_any_kind_counts_as_one(speaker: Open, body: str) -> None:
+    target = speaker(f"if array['shape'] == [1]: sys.exit(1)\n{body}")
+    for _ in range(2):
+        for _ in range(MOST_LOST - 1):
+            with pytest.raises(TargetExited):
+                target.call("prob_active", {"log_alpha": np.zeros(1), **LAW})
+        with contextlib.suppress(TargetRaised):
+            target.call("prob_active", ARGS)
+    assert target.given_up == ""
+    assert still_works(target)
+
+
+def test_only_an_error_that_is_told_is_raised_as_one(opened: Open) -> None:
+    with pytest.raises(TargetRaised, match="ValueError: no such gate"):
+        opened("raise ValueError('no such gate')").call("prob_active", ARGS)
+    for body in ("raise SystemExit(1)", "while True: pass"):
+        with pytest.raises(TargetError) as caught:
+            opened(body).call("prob_active", ARGS, timeout=0.3)
+        assert not isinstance(caught.value, TargetRaised)
+
+
+def test_which_targets_are_in_python(speaker: Open, opened: Open) -> None:
+    assert opened("return log_alpha").in_python
+    assert not speaker("answer['result'] = array").in_python
 
 
 def test_a_process_that_closes_its_input_is_started_again(speaker: Open) -> None:
@@ -680,7 +727,7 @@ def answering(line: str) -> str:
         ("cat", "did not start: it wrote .* not one of"),
         (
             answering("hello"),
-            "did not start: it wrote to standard output what is no answer: 'hello",
+            "did not start: it wrote to standard output: 'hello', which is no answer",
         ),
         (answering('{"id":0,"result":["prob_active"]}'), "must answer hello with its functions"),
         (answering('{"id":0,"result":{"functions":["prob"]}}'), "has none of the 44 functions"),

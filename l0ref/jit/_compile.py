@@ -14,8 +14,8 @@ To get vectors out of a loop, run it from 0 over a slice: an index that starts e
 negative, for all that the compiler knows, and then counts from the end.
 
 Floating point is that of NumPy: NaN and infinities are what they are (no ``nnan``, no ``ninf``).
-Only `CONTRACT` (a b + c rounded once) and, where a kernel asks for it, `REASSOCIATE` (a sum in
-another order, so that it can use vectors) are allowed.
+Only `CONTRACT` is allowed, a b + c rounded once. Sums keep the order that they are written in: see
+`_sums`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ from typing import Any
 import numba
 import numpy as np
 from numba import prange
-from numba.core import event
+from numba.core import compiler_lock, event
 
 __all__ = [
     "CONTRACT",
     "FEW",
-    "REASSOCIATE",
     "Kernel",
     "inline",
     "kernel",
@@ -47,7 +46,6 @@ __all__ = [
 ]
 
 CONTRACT = frozenset({"contract"})
-REASSOCIATE = frozenset({"contract", "reassoc", "nsz", "arcp"})
 
 # OpenMP's threads wait for work by spinning, for milliseconds, on cores that something else may
 # want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. If they
@@ -72,6 +70,16 @@ def _note_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
+    # A child has a copy of Numba's lock, but not of the thread that held it and would release it.
+    # So a fork waits until nobody compiles: else the child would wait for ever, for its first
+    # kernel.
+    if hasattr(compiler_lock, "global_compiler_lock"):
+        _compiling = compiler_lock.global_compiler_lock
+        os.register_at_fork(
+            before=_compiling.acquire,
+            after_in_parent=_compiling.release,
+            after_in_child=_compiling.release,
+        )
 
 
 @functools.cache
@@ -114,11 +122,11 @@ def on_compilation(listener: Callable[[], None]) -> None:
 class Kernel:
     """A function that Numba compiles on its first call, in parallel or for one thread."""
 
-    def __init__(self, function: Callable[..., Any], *, fastmath: frozenset[str], parallel: bool):
+    def __init__(self, function: Callable[..., Any], *, parallel: bool):
         functools.update_wrapper(self, function)
         self._function = function
         self._options: dict[str, Any] = {
-            "fastmath": set(fastmath),
+            "fastmath": set(CONTRACT),
             "nogil": True,
             "error_model": "numpy",
         }
@@ -160,17 +168,16 @@ class Kernel:
             return self._compiled[parallel](*args)
 
 
-def parallel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Kernel]:
+def parallel(function: Callable[..., Any]) -> Kernel:
     """Make a kernel whose `prange` loops run on all threads."""
-    return lambda function: Kernel(function, fastmath=fastmath, parallel=True)
+    return Kernel(function, parallel=True)
 
 
-def kernel(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(function: Callable[..., Any]) -> Kernel:
     """Make a kernel for one thread: for what is too small to be shared out."""
-    return lambda function: Kernel(function, fastmath=fastmath, parallel=False)
+    return Kernel(function, parallel=False)
 
 
-def inline(*, fastmath: frozenset[str] = CONTRACT) -> Callable[[Callable[..., Any]], Any]:
+def inline(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call; it is compiled with them."""
-    compiler: Callable[..., Any] = numba.njit(fastmath=set(fastmath), error_model="numpy")
-    return compiler
+    return numba.njit(function, fastmath=set(CONTRACT), error_model="numpy")

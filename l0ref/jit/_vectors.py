@@ -9,7 +9,12 @@ Kernels that sum into many vectors at once therefore need vectors that are varia
 ``zeros(x)``                   a vector of zeros
 ``load(x, at)``                ``x[at : at + lanes(x)]``
 ``store(x, at, v)``            puts v there
+``add(total, v)``              ``total + v``
 ``add_product(total, c, v)``   ``total + c * v``, rounded once where the processor does so
+``add_products(total, v, w)``  ``total + v * w``, likewise
+``in_pairs(v)``                the sum of v: of halves, of quarters, and so on
+``spread(number)``             a vector of float64 of this number
+``widened(x, at)``             ``load`` as float64, of as many as one has; x may be of integers
 =============================  =========================================================
 
 x is one-dimensional and contiguous. ``at`` is not checked, and does not count from the end.
@@ -24,7 +29,19 @@ from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
-__all__ = ["add_product", "lanes", "load", "store", "zeros"]
+__all__ = [
+    "F64_LANES",
+    "add",
+    "add_product",
+    "add_products",
+    "in_pairs",
+    "lanes",
+    "load",
+    "spread",
+    "store",
+    "widened",
+    "zeros",
+]
 
 BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
 """Of a vector. Longer than a register is right too: it then takes several."""
@@ -73,9 +90,36 @@ def store(x: Any, at: Any, v: Any) -> None:
     x[at : at + len(v)] = v
 
 
+def add(total: Any, v: Any) -> Any:
+    """Add a vector to a vector."""
+    return total + v
+
+
 def add_product(total: Any, factor: Any, v: Any) -> Any:
     """Add a number times a vector to a vector."""
     return total + factor * v
+
+
+def add_products(total: Any, v: Any, w: Any) -> Any:
+    """Add the products of two vectors to a vector."""
+    return total + v * w
+
+
+def in_pairs(v: Any) -> Any:
+    """Add up the numbers of a vector: its first half to its second, and so on."""
+    while len(v) > 1:
+        v = v[: len(v) // 2] + v[len(v) // 2 :]
+    return v[0]
+
+
+def spread(number: Any) -> Any:
+    """Return a vector of float64, all of which are this number."""
+    return np.full(F64_LANES, number, np.float64)
+
+
+def widened(x: Any, at: Any) -> Any:
+    """Read a vector of float64."""
+    return x[at : at + F64_LANES].astype(np.float64)
 
 
 # --- in a kernel ----------------------------------------------------------------------------------
@@ -115,6 +159,13 @@ def _store_code(typing, x, at, v):  # type: ignore[no-untyped-def]
     return types.none(x, types.uintp, v), generate
 
 
+def _add_code(typing, total, v):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fadd(*args)
+
+    return total(total, total), generate
+
+
 def _add_product_code(typing, total, factor, v):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         before, number, vector = args
@@ -128,10 +179,68 @@ def _add_product_code(typing, total, factor, v):  # type: ignore[no-untyped-def]
     return total(total, total.dtype, total), generate
 
 
+def _add_products_code(typing, total, v, w):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        before, one, other = args
+        product = builder.fmul(one, other, flags=["contract"])
+        return builder.fadd(before, product, flags=["contract"])
+
+    return total(total, total, total), generate
+
+
+def _in_pairs_code(typing, v):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        (sums,), half, whole = args, v.lanes // 2, ir.IntType(32)
+        while half:
+            nothing, counts = ir.Constant(sums.type, ir.Undefined), ir.VectorType(whole, half)
+            first, second = (
+                builder.shuffle_vector(sums, nothing, ir.Constant(counts, list(places)))
+                for places in (range(half), range(half, 2 * half))
+            )
+            sums, half = builder.fadd(first, second), half // 2
+        return builder.extract_element(sums, ir.Constant(whole, 0))
+
+    return v.dtype(v), generate
+
+
+def _spread_code(typing, number):  # type: ignore[no-untyped-def]
+    of = Vector(types.float64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        whole = ir.IntType(32)
+        nothing = ir.Constant(context.get_value_type(of), ir.Undefined)
+        first = builder.insert_element(nothing, args[0], ir.Constant(whole, 0))
+        places = ir.Constant(ir.VectorType(whole, of.lanes), [0] * of.lanes)
+        return builder.shuffle_vector(first, nothing, places)
+
+    return of(types.float64), generate
+
+
+def _widened_code(typing, x, at):  # type: ignore[no-untyped-def]
+    of = Vector(types.float64)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        wide = context.get_value_type(of)
+        narrow = ir.VectorType(context.get_value_type(x.dtype), of.lanes)
+        v = builder.load(_place(context, builder, x, args, narrow))
+        v.align = x.dtype.bitwidth // 8
+        if x.dtype == types.float64:
+            return v
+        convert = builder.sitofp if isinstance(x.dtype, types.Integer) else builder.fpext
+        return convert(v, wide)
+
+    return of(x, types.uintp), generate
+
+
 _zeros: Any = intrinsic(_zeros_code)
 _load: Any = intrinsic(_load_code)
 _store: Any = intrinsic(_store_code)
+_add: Any = intrinsic(_add_code)
 _add_product: Any = intrinsic(_add_product_code)
+_add_products: Any = intrinsic(_add_products_code)
+_in_pairs: Any = intrinsic(_in_pairs_code)
+_spread: Any = intrinsic(_spread_code)
+_widened: Any = intrinsic(_widened_code)
 
 
 @overload(lanes)
@@ -156,6 +265,31 @@ def _store_in_kernel(x, at, v):  # type: ignore[no-untyped-def]
     return lambda x, at, v: _store(x, at, v)  # noqa: PLW0108
 
 
+@overload(add)
+def _add_in_kernel(total, v):  # type: ignore[no-untyped-def]
+    return lambda total, v: _add(total, v)  # noqa: PLW0108
+
+
 @overload(add_product)
 def _add_product_in_kernel(total, factor, v):  # type: ignore[no-untyped-def]
     return lambda total, factor, v: _add_product(total, factor, v)  # noqa: PLW0108
+
+
+@overload(add_products)
+def _add_products_in_kernel(total, v, w):  # type: ignore[no-untyped-def]
+    return lambda total, v, w: _add_products(total, v, w)  # noqa: PLW0108
+
+
+@overload(in_pairs)
+def _in_pairs_in_kernel(v):  # type: ignore[no-untyped-def]
+    return lambda v: _in_pairs(v)  # noqa: PLW0108
+
+
+@overload(spread)
+def _spread_in_kernel(number):  # type: ignore[no-untyped-def]
+    return lambda number: _spread(number)  # noqa: PLW0108
+
+
+@overload(widened)
+def _widened_in_kernel(x, at):  # type: ignore[no-untyped-def]
+    return lambda x, at: _widened(x, at)  # noqa: PLW0108

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops import conv as original
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._sums import add_up, inner
 
 Array = NDArray[Any]
 Geometry = tuple[int, ...]
@@ -50,7 +51,7 @@ def _count_parts(n: int, row_bytes: int, weight_bytes: int) -> tuple[int, int]:
     return parts, block
 
 
-@inline()
+@inline
 def windows_to_columns(x, first, start, stop, geometry, strips, columns):  # type: ignore[no-untyped-def]
     """Lay out the windows of examples start to stop: row (c, i, j) of columns, from map first on.
 
@@ -94,7 +95,7 @@ def windows_to_columns(x, first, start, stop, geometry, strips, columns):  # typ
                                 row[w] = source[w]
 
 
-@inline()
+@inline
 def columns_to_windows(columns, first, start, stop, geometry, strips, dx):  # type: ignore[no-untyped-def]
     """Add each column up in the window that it came from: the adjoint of `windows_to_columns`."""
     kh, kw, s_h, s_w, p_h, p_w, d_h, d_w, h_out, w_out = geometry
@@ -133,14 +134,14 @@ def columns_to_windows(columns, first, start, stop, geometry, strips, dx):  # ty
                             source[w * s_w] += inner[w]
 
 
-@inline()
+@inline
 def strips_size(geometry):  # type: ignore[no-untyped-def]
     """How many values `windows_to_columns` gathers at once."""
     kh, kw, s_h, _, _, _, d_h, _, h_out, w_out = geometry
     return (s_h * (h_out - 1) + d_h * (kh - 1) + 1) * w_out * kw
 
 
-@inline()
+@inline
 def _convolve_part(start, stop, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated):  # type: ignore[no-untyped-def]
     groups, c_out, k = weight.shape
     places = geometry[8] * geometry[9]
@@ -180,7 +181,7 @@ def _convolve_part(start, stop, block, x, weight, bias, z, gates_bias, keep, geo
                                 out[p] = source[p]
 
 
-@parallel()
+@parallel
 def _convolve(parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated):  # type: ignore[no-untyped-def]
     n = x.shape[1]
     for part in prange(parts):
@@ -190,22 +191,13 @@ def _convolve(parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, u
         )
 
 
-@inline(fastmath=REASSOCIATE)
-def _gate_cotangent(dy, ungated, gate, keep, da):  # type: ignore[no-untyped-def]
-    """Write dy gate to da; return the sums of dy, of dy gate, and of dy ungated."""
-    total, gated, along = da.dtype.type(0), da.dtype.type(0), da.dtype.type(0)
+@inline
+def _gate_cotangent(dy, gate, da):  # type: ignore[no-untyped-def]
     for p in range(dy.shape[0]):
-        value = dy[p] * gate
-        da[p] = value
-        total += dy[p]
-        gated += value
-    if keep:
-        for p in range(dy.shape[0]):
-            along += dy[p] * ungated[p]
-    return total, gated, along
+        da[p] = dy[p] * gate
 
 
-@inline()
+@inline
 def _pull_part(  # type: ignore[no-untyped-def]
     start, stop, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
     dx, dweight, dbias, dz,
@@ -227,12 +219,10 @@ def _pull_part(  # type: ignore[no-untyped-def]
             for row in range(c_out):
                 o = g * c_out + row
                 for n in range(low, high):
-                    total, gated, along = _gate_cotangent(
-                        dy[o, n], ungated[o, n] if keep else dy[o, n], z[n if each else 0, o],
-                        keep, tile[row, (n - low) * places : (n - low + 1) * places],
-                    )  # fmt: skip
-                    dbias[n, o] = gated if gates_bias else total
-                    dz[n, o] = along
+                    da = tile[row, (n - low) * places : (n - low + 1) * places]
+                    _gate_cotangent(dy[o, n], z[n if each else 0, o], da)
+                    dbias[n, o] = add_up(da if gates_bias else dy[o, n])
+                    dz[n, o] = inner(dy[o, n], ungated[o, n]) if keep else 0
             windows_to_columns(x, g * c_in, low, high, geometry, strips, columns)
             if low == start:
                 np.dot(tile, columns.T, dweight[g])
@@ -246,7 +236,7 @@ def _pull_part(  # type: ignore[no-untyped-def]
                 columns_to_windows(columns, g * c_in, low, high, geometry, strips, dx)
 
 
-@parallel()
+@parallel
 def _pull(  # type: ignore[no-untyped-def]
     parts, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
     dx, dweight, dbias, dz,

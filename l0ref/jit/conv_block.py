@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops import conv, pool
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import TWINS, NotForKernel, check_arrays, packed, twin
 from ._tiles import FEW, MANY, MAPS, PHASES, add_few, add_many, multiply, onward, pointer
 from ._vectors import BYTES
@@ -92,7 +92,7 @@ def _layout(height: int, width: int, geometry: Geometry, pool: Geometry) -> tupl
     return order.ravel().astype(np.int32), np.ascontiguousarray(first, dtype=np.int32)
 
 
-@inline()
+@inline
 def _lay_out(image, height, width, pads, order, size, frame, out):  # type: ignore[no-untyped-def]
     """Bring a map in the order of `_layout`; the border of frame is 0."""
     p_h, p_w = pads
@@ -108,30 +108,30 @@ def _lay_out(image, height, width, pads, order, size, frame, out):  # type: igno
             out[t] = image[order[t]]
 
 
-@inline(fastmath=REASSOCIATE)
-def _gated(source, size, shift, gate, gates_bias, out, zero):  # type: ignore[no-untyped-def]
-    """Add the bias, multiply by the gate; return 0, or NaN if a value is not finite."""
-    total = zero
+@inline
+def _gated(source, size, shift, gate, gates_bias, out):  # type: ignore[no-untyped-def]
+    """Add the bias, multiply by the gate; return whether a value is not finite."""
+    odd = False
     if gates_bias:
         for p in range(size):
             value = (source[p] + shift) * gate
             out[p] = value
-            total += value * zero
+            odd |= value - value != 0
     else:
         for p in range(size):
             value = source[p] * gate + shift
             out[p] = value
-            total += value * zero
-    return total
+            odd |= value - value != 0
+    return odd
 
 
-@inline()
+@inline
 def _pool(  # type: ignore[no-untyped-def]
     sums, stride, n_places, size, shift, gate, gates_bias, keep, gated, best, place, before,
     zero,
 ):  # fmt: skip
     """Rectify and pool `size` windows; place k of them is in row k % PHASES of tile k // PHASES."""
-    odd = zero
+    odd = False
     for p in range(size):
         best[p] = 0
     for p in range(size):
@@ -139,7 +139,7 @@ def _pool(  # type: ignore[no-untyped-def]
     for k in range(n_places):
         row = (k // PHASES * MAPS * PHASES + k % PHASES) * stride
         mine = np.uint8(k)
-        odd += _gated(onward(sums, row), size, shift, gate, gates_bias, gated, zero)
+        odd |= _gated(onward(sums, row), size, shift, gate, gates_bias, gated)
         for p in range(size):
             value, old, other = gated[p], best[p], place[p]
             best[p] = value if value > old else old
@@ -156,7 +156,7 @@ def _pool(  # type: ignore[no-untyped-def]
     return odd
 
 
-@inline()
+@inline
 def _forward_block(  # type: ignore[no-untyped-def]
     low, high, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
     y, winner, ungated, frame, laid, sums, gated,
@@ -173,7 +173,7 @@ def _forward_block(  # type: ignore[no-untyped-def]
                 pointer(order, 0), size, pointer(frame, 0),
                 pointer(laid, ((n - low) * c_in + c) * size),
             )  # fmt: skip
-    odd = x.dtype.type(0)
+    odd = False
     for g in range(weight.shape[0]):
         for t in range(tables):
             for n in range(high - low):
@@ -188,7 +188,7 @@ def _forward_block(  # type: ignore[no-untyped-def]
             first = (o - g * MAPS) * PHASES * stride
             for n in range(low, high, step):
                 at = (o * n_all + n) * windows
-                odd += _pool(
+                odd |= _pool(
                     pointer(sums, first + (n - low) * windows), stride, n_places, step * windows,
                     bias[o], z[n if each else 0, o], gates_bias, keep, pointer(gated, 0),
                     pointer(y, at), pointer(winner, at), pointer(ungated, at), x.dtype.type(0),
@@ -196,7 +196,7 @@ def _forward_block(  # type: ignore[no-untyped-def]
     return odd
 
 
-@inline()
+@inline
 def _forward_part(  # type: ignore[no-untyped-def]
     start, stop, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
     y, winner, ungated,
@@ -211,16 +211,16 @@ def _forward_part(  # type: ignore[no-untyped-def]
     laid = np.zeros(block * c_in * order.shape[0] + lanes, x.dtype)
     sums = np.empty((table.shape[0], MAPS, PHASES, stride), x.dtype)
     gated = np.empty(stride, x.dtype)
-    odd = x.dtype.type(0)
+    odd = False
     for low in range(start, stop, block):
-        odd += _forward_block(
+        odd |= _forward_block(
             low, min(stop, low + block), x, weight, bias, z, gates_bias, keep, pads, n_places,
             order, table, y, winner, ungated, frame, laid, sums, gated,
         )  # fmt: skip
     return odd
 
 
-@parallel()
+@parallel
 def _forward(  # type: ignore[no-untyped-def]
     parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, first,
     y, winner, ungated, odd,
@@ -246,20 +246,19 @@ def _forward(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@inline()
+@inline
 def _sums_of(dy, winner, ungated, size, keep, zero):  # type: ignore[no-untyped-def]
     """Return the sums of dy where a place of the window won, and of dy times what the gate met.
 
-    And 0, or NaN if a dy is not finite. The four parts of each sum are written out: left to itself
-    the compiler adds in an order that depends on where else it has put this function.
+    The four parts of each are written out: in an order of the compiler's own, a sum would not be
+    the same wherever this function is put.
     """
-    odd, t0, t1, t2, t3, a0, a1, a2, a3 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    t0, t1, t2, t3, a0, a1, a2, a3 = zero, zero, zero, zero, zero, zero, zero, zero
     for p in range(0, size - 3, 4):
         t0 += dy[p] if winner[p] != NONE else zero
         t1 += dy[p + 1] if winner[p + 1] != NONE else zero
         t2 += dy[p + 2] if winner[p + 2] != NONE else zero
         t3 += dy[p + 3] if winner[p + 3] != NONE else zero
-        odd += (dy[p] * zero + dy[p + 1] * zero) + (dy[p + 2] * zero + dy[p + 3] * zero)
         if keep:
             a0 += dy[p] * ungated[p]
             a1 += dy[p + 1] * ungated[p + 1]
@@ -267,13 +266,22 @@ def _sums_of(dy, winner, ungated, size, keep, zero):  # type: ignore[no-untyped-
             a3 += dy[p + 3] * ungated[p + 3]
     for p in range(size - size % 4, size):
         t0 += dy[p] if winner[p] != NONE else zero
-        odd += dy[p] * zero
         if keep:
             a0 += dy[p] * ungated[p]
-    return (t0 + t1) + (t2 + t3), (a0 + a1) + (a2 + a3), odd
+    return (t0 + t1) + (t2 + t3), (a0 + a1) + (a2 + a3)
 
 
-@inline()
+@inline
+def _overflows(values, size, factor):  # type: ignore[no-untyped-def]
+    """Whether a value times the factor is not finite."""
+    odd = False
+    for p in range(size):
+        product = values[p] * factor
+        odd |= product - product != 0
+    return odd
+
+
+@inline
 def _find_winners(  # type: ignore[no-untyped-def]
     pulled, gate, chosen, size, corner, inside, begin, factor, place, at
 ):
@@ -286,7 +294,7 @@ def _find_winners(  # type: ignore[no-untyped-def]
     return found
 
 
-@inline()
+@inline
 def _sort_by_place(factor, place, found, row, most, counts, factors, rows):  # type: ignore[no-untyped-def]
     """Append winners of a map, whose weights begin at row, to those of their places."""
     for k in range(found):
@@ -297,7 +305,7 @@ def _sort_by_place(factor, place, found, row, most, counts, factors, rows):  # t
         counts[own] = last + 1
 
 
-@inline()
+@inline
 def _maps_last(image, step, c_in, height, width, line, out):  # type: ignore[no-untyped-def]
     """Lay the maps of an example, step apart in memory, side by side in each place of out."""
     if line == width * c_in:  # no border: rows follow each other
@@ -309,7 +317,7 @@ def _maps_last(image, step, c_in, height, width, line, out):  # type: ignore[no-
                 row[w * c_in] = source[w]
 
 
-@inline()
+@inline
 def _maps_first(image, line, step, c_in, height, width, out):  # type: ignore[no-untyped-def]
     """Undo `_maps_last`."""
     if line == width * c_in:
@@ -321,7 +329,7 @@ def _maps_first(image, line, step, c_in, height, width, out):  # type: ignore[no
                 row[w] = source[w * c_in]
 
 
-@inline()
+@inline
 def _add_rows(weights, at, n, values, shifts, out, places, left):  # type: ignore[no-untyped-def]
     """Add up n rows, weights times values from at on: a piece of `MANY` or `FEW` vectors."""
     if left > FEW:
@@ -330,7 +338,7 @@ def _add_rows(weights, at, n, values, shifts, out, places, left):  # type: ignor
         add_few(weights, at, n, values, shifts, out, places)
 
 
-@inline()
+@inline
 def _pull_example(  # type: ignore[no-untyped-def]
     n, dy, winner, x, theta, z, need_dx, pads, corner, inside, begin, seen, held, dx,
     dweight, values, slopes, factor, place, at, counts, factors, rows,
@@ -379,26 +387,32 @@ def _pull_example(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@inline()
-def _sum_part(start, stop, dy, winner, ungated, z, gates_bias, keep, row, dbias, dz):  # type: ignore[no-untyped-def]
+@inline
+def _sum_part(  # type: ignore[no-untyped-def]
+    start, stop, dy, winner, ungated, z, gates_bias, keep, most, row, dbias, dz
+):
     c_out, n_all, windows = dy.shape
-    each = z.shape[0] > 1
-    step, odd = 1 if each else stop - start, z.dtype.type(0)
+    each, zero = z.shape[0] > 1, z.dtype.type(0)
+    step, odd = 1 if each else stop - start, False
     for o in range(c_out):
         for n in range(start, stop, step):
-            first = (o * n_all + n) * windows
-            total, along, bad = _sums_of(
+            first, gate = (o * n_all + n) * windows, z[n if each else 0, o]
+            # What a place feels: the dy of at most so many windows, then times the gate. From where
+            # that overflows, on places that no window looks at, 0 times infinity is NaN.
+            reach = z.dtype.type(most) * max(abs(gate), z.dtype.type(1))
+            odd |= _overflows(pointer(dy, first), step * windows, reach)
+            total, along = _sums_of(
                 pointer(dy, first), pointer(winner, first), pointer(ungated, first),
-                step * windows, keep, z.dtype.type(0),
+                step * windows, keep, zero,
             )  # fmt: skip
+            odd |= (total - total != 0) | (along - along != 0)
             mine = n if each else row
-            dbias[mine, o] = total * z[n if each else 0, o] if gates_bias else total
+            dbias[mine, o] = total * gate if gates_bias else total
             dz[mine, o] = along
-            odd += bad
     return odd
 
 
-@inline()
+@inline
 def _pull_part(  # type: ignore[no-untyped-def]
     start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin, seen, held,
     dx, dweight,
@@ -424,7 +438,7 @@ def _pull_part(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@parallel()
+@parallel
 def _pull(  # type: ignore[no-untyped-def]
     parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
     corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
@@ -433,7 +447,7 @@ def _pull(  # type: ignore[no-untyped-def]
     for part in prange(parts):
         start, stop = part * n // parts, (part + 1) * n // parts
         odd[part] = _sum_part(
-            start, stop, dy, winner, ungated, z, gates_bias, keep, np.intp(part), dbias, dz
+            start, stop, dy, winner, ungated, z, gates_bias, keep, most, np.intp(part), dbias, dz
         )
         _pull_part(
             start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin,
@@ -543,7 +557,7 @@ def conv_relu_pool(
     winner = np.empty(rows_of_y.shape, np.uint8)
     ungated = rows_of_y if z is None else np.empty_like(rows_of_y)
     parts = min(n, PARTS)
-    odd = np.empty(parts, x.dtype)
+    odd = np.empty(parts, np.bool_)
     order, first = _layout(*x.shape[2:], geometry, pool_geometry)
     _forward(
         parts, maps, rows, shift, gates, gates_bias, z is not None, pads, kernel[0] * kernel[1],
@@ -593,7 +607,7 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     parts = min(n, PARTS, max(4, PARTIALS // theta.nbytes))
     dx = np.empty_like(maps) if need_dx else maps
     dweights = np.empty((parts, *theta.shape), x.dtype)
-    odd, sums = np.empty(parts, x.dtype), (n if len(gates) > 1 else parts, c_out)
+    odd, sums = np.empty(parts, np.bool_), (n if len(gates) > 1 else parts, c_out)
     dbias, dz = np.empty(sums, x.dtype), np.empty(sums, x.dtype)
     _pull(
         parts, cotangent, winner, ungated, maps, theta, gates, options["gates_bias"],

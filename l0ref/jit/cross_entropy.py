@@ -22,7 +22,7 @@ class CrossEntropyResiduals(NamedTuple):
     dlogits: Array
 
 
-@kernel()
+@kernel
 def _loss_and_derivative(logits, labels, dlogits):  # type: ignore[no-untyped-def]
     """NaN for a label that is none."""
     n, k = logits.shape

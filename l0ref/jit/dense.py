@@ -12,6 +12,7 @@ from ..ops.conv import check_cotangent
 from ..ops.dense import DenseResiduals as OriginalResiduals
 from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._sums import inner
 from .blas import SMALL, multiply
 
 Array = NDArray[Any]
@@ -62,13 +63,13 @@ def _depth(rows: int, columns: int) -> int:
 _NO_MASK = np.zeros((1, 1), bool)
 
 
-@inline()
+@inline
 def _gate(values, gates, out):  # type: ignore[no-untyped-def]
     for i in range(out.shape[0]):
         out[i] = values[i] * gates[i]
 
 
-@parallel()
+@parallel
 def _affine(  # type: ignore[no-untyped-def]
     x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y
 ):
@@ -112,27 +113,7 @@ def _affine(  # type: ignore[no-untyped-def]
                     values[o] += shift[o]
 
 
-@inline()
-def _inner(a, b):  # type: ignore[no-untyped-def]
-    # In eight parts that are written out: left to itself, the compiler adds in an order of its own.
-    size, zero = a.shape[0], a.dtype.type(0)
-    t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
-    for k in range(size // 8):
-        own, other = a[8 * k : 8 * k + 8], b[8 * k : 8 * k + 8]
-        t0 += own[0] * other[0]
-        t1 += own[1] * other[1]
-        t2 += own[2] * other[2]
-        t3 += own[3] * other[3]
-        t4 += own[4] * other[4]
-        t5 += own[5] * other[5]
-        t6 += own[6] * other[6]
-        t7 += own[7] * other[7]
-    for o in range(size - size % 8, size):
-        t0 += a[o] * b[o]
-    return ((t0 + t1) + (t2 + t3)) + ((t4 + t5) + (t6 + t7))
-
-
-@parallel()
+@parallel
 def _pull(  # type: ignore[no-untyped-def]
     dy, positive, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns,
     depth, da, dx, dweight, dbias, dz,
@@ -167,7 +148,7 @@ def _pull(  # type: ignore[no-untyped-def]
             if on_inputs:
                 for i in range(low, high):
                     own, gate = dweight[i], z[0, i]
-                    dz[0, i] = _inner(own, weight[i])
+                    dz[0, i] = inner(own, weight[i])
                     for o in range(d_out):
                         own[o] *= gate
             elif on_weights:

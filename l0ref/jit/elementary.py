@@ -73,7 +73,7 @@ A3_F, A5_F, A7_F, A9_F = (F32(1 / k) for k in (3, 5, 7, 9))
 A3, A5, A7, A9, A11, A13, A15, A17, A19, A21 = (F64(1 / k) for k in range(3, 22, 2))
 
 
-@inline()
+@inline
 def _exp_f(x):  # type: ignore[no-untyped-def]
     inside = LOW_F if x < LOW_F else (HIGH_F if x > HIGH_F else x)  # NaN stays
     shifted = inside * PER_LOG2_F + ROUND_F
@@ -88,7 +88,7 @@ def _exp_f(x):  # type: ignore[no-untyped-def]
     return value * I32(I32(second + BIAS_F) << SHIFT_F).view(F32)
 
 
-@inline()
+@inline
 def _exp_d(x):  # type: ignore[no-untyped-def]
     inside = LOW_D if x < LOW_D else (HIGH_D if x > HIGH_D else x)
     shifted = inside * PER_LOG2_D + ROUND_D
@@ -105,7 +105,7 @@ def _exp_d(x):  # type: ignore[no-untyped-def]
     return value * I64((second + BIAS_D) << SHIFT_D).view(F64)
 
 
-@inline()
+@inline
 def _clipped_exp_f(x):  # type: ignore[no-untyped-def]
     inside = -END_F if x < -END_F else (END_F if x > END_F else x)
     shifted = inside * PER_LOG2_F + ROUND_F
@@ -116,7 +116,7 @@ def _clipped_exp_f(x):  # type: ignore[no-untyped-def]
     return (ONE_F + (r + r * r * tail)) * I32(I32(n + BIAS_F) << SHIFT_F).view(F32)
 
 
-@inline()
+@inline
 def _clipped_exp_d(x):  # type: ignore[no-untyped-def]
     inside = -END_D if x < -END_D else (END_D if x > END_D else x)
     shifted = inside * PER_LOG2_D + ROUND_D
@@ -129,7 +129,7 @@ def _clipped_exp_d(x):  # type: ignore[no-untyped-def]
     return (ONE_D + (r + r * r * tail)) * I64((n + BIAS_D) << SHIFT_D).view(F64)
 
 
-@inline()
+@inline
 def _add_log_ratio_f(x, a, b):  # type: ignore[no-untyped-def]
     bits = F32(b).view(I32)
     n = I32(I32(F32(a).view(I32) - bits + HALF_F) >> SHIFT_F)
@@ -141,7 +141,7 @@ def _add_log_ratio_f(x, a, b):  # type: ignore[no-untyped-def]
     return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + whole * REST_F))
 
 
-@inline()
+@inline
 def _add_log_ratio_d(x, a, b):  # type: ignore[no-untyped-def]
     bits = F64(b).view(I64)
     n = (F64(a).view(I64) - bits + HALF_D) >> SHIFT_D

@@ -16,7 +16,7 @@ from .conv import by_map
 Array = NDArray[Any]
 
 
-@parallel()
+@parallel
 def _swap(x, y):  # type: ignore[no-untyped-def]
     """(A, B, P) -> (B, A, P)."""
     places = x.shape[2]

@@ -39,7 +39,7 @@ LEAST_U = 2.0**-53
 _ONES, _HALF = np.uint32(2**32 - 1), 0.5
 
 
-@inline()
+@inline
 def _stretch_and_clip(s, law, zero, one):  # type: ignore[no-untyped-def]
     """z and its slope; `law` is what `_checked_law` gives. A NaN is on neither side, and stays."""
     gamma, width, steepness = law[0], law[1], law[2]
@@ -68,7 +68,7 @@ def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
     return _sides_of_word if noise == types.uint32 else _sides_of_u
 
 
-@inline()
+@inline
 def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw as many gates as there is noise: words, or u."""
     number = log_alpha.dtype.type
@@ -89,7 +89,7 @@ def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
             z[i], slope[i] = _stretch_and_clip(one / (one + clipped_exp(-t)), law, zero, one)
 
 
-@inline()
+@inline
 def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw gates start, start + 1, ..., which go through log_alpha once for each example."""
     done, first = 0, start % log_alpha.size
@@ -100,7 +100,7 @@ def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[n
         done, first = done + n, 0
 
 
-@parallel()
+@parallel
 def _draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
     for turn in prange((z.size + GATES - 1) // GATES):
         start = turn * GATES
@@ -110,7 +110,7 @@ def _draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-unty
         _draw_in_turns(log_alpha, words[:n], start, law, m, z, slope)
 
 
-@parallel()
+@parallel
 def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped-def]
     for turn in prange((z.size + GATES - 1) // GATES):
         start = turn * GATES

@@ -49,9 +49,9 @@ from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.matmul import GatedMatmulResiduals
 from ..ops.pack import PackResiduals
-from ._compile import REASSOCIATE, inline, kernel, parallel, prange
+from ._compile import inline, kernel, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
-from ._vectors import add_product, lanes, load, store, zeros
+from ._vectors import add, add_product, add_products, in_pairs, lanes, load, store, zeros
 
 Array = NDArray[Any]
 Index = NDArray[np.intp]
@@ -69,7 +69,7 @@ PER_NUMBER = 16
 """Multiplications that take as long as one number of an elementwise function."""
 
 
-@inline()
+@inline
 def _tile(a, starts, strip, steps, first, last, panel, sums, at, fresh):  # type: ignore[no-untyped-def]
     """Add a's six rows from `strip` on, times the panel, to the tile of sums that begins at `at`.
 
@@ -118,7 +118,7 @@ def _tile(a, starts, strip, steps, first, last, panel, sums, at, fresh):  # type
     store(sums, at + 11 * n, r5)
 
 
-@inline()
+@inline
 def _side_by_side(places):  # type: ignore[no-untyped-def]
     together = True
     for j in range(1, places.size):
@@ -126,7 +126,7 @@ def _side_by_side(places):  # type: ignore[no-untyped-def]
     return together
 
 
-@inline()
+@inline
 def _pack(b, starts, first, last, columns, factors, panel):  # type: ignore[no-untyped-def]
     """Put rows `first` to `last` of b, times their factors, into the panel.
 
@@ -167,7 +167,7 @@ def _pack(b, starts, first, last, columns, factors, panel):  # type: ignore[no-u
         at, k = at + np.uint64(4) * wide, k + 4
 
 
-@inline()
+@inline
 def _write(sums, at, scales, y, starts, first, last, columns, together):  # type: ignore[no-untyped-def]
     """Write rows of the tile of sums that begins at `at`, times their scales, to y."""
     n, one = np.uint64(lanes(y)), y.dtype.type(1)
@@ -183,24 +183,25 @@ def _write(sums, at, scales, y, starts, first, last, columns, together):  # type
         at += n + n
 
 
-@inline(fastmath=REASSOCIATE)
-def _dot(sums, at, other, starts, first, last, columns, together, dots, block):  # type: ignore[no-untyped-def]
+@inline
+def _dot(sums, at, other, starts, first, last, columns, together, products, dots, block):  # type: ignore[no-untyped-def]
     """Sum each row of the tile times what lies in its places in `other`."""
     n = np.uint64(lanes(sums))
     for i in range(first, last):
-        total, start = sums.dtype.type(0), starts[i]
-        if together:
+        start = starts[i]
+        if together and columns.size == 2 * lanes(sums):
             here = start + columns[0]
-            for j in range(columns.size):
-                total += sums[at + np.uint64(j)] * other[here + np.uint64(j)]
+            left = add_products(zeros(sums), load(sums, at), load(other, here))
+            right = add_products(zeros(sums), load(sums, at + n), load(other, here + n))
         else:
             for j in range(columns.size):
-                total += sums[at + np.uint64(j)] * other[start + columns[j]]
-        dots[block, i] = total
+                products[j] = sums[at + np.uint64(j)] * other[start + columns[j]]
+            left, right = load(products, np.uint64(0)), load(products, n)
+        dots[block, i] = in_pairs(add(left, right))
         at += n + n
 
 
-@inline()
+@inline
 def _places(index, count, step, more):  # type: ignore[no-untyped-def]
     """Return where rows or columns begin, all or those of the index, and the last `more` times."""
     places = np.empty(count + more, np.uint64)
@@ -210,7 +211,7 @@ def _places(index, count, step, more):  # type: ignore[no-untyped-def]
     return places
 
 
-@parallel()
+@parallel
 def _multiply(  # type: ignore[no-untyped-def]
     a, a_rows, m, a_row, a_columns, depth, a_column,
     b, b_rows, _b_count, b_row, b_columns, n, b_column, factors,
@@ -235,6 +236,7 @@ def _multiply(  # type: ignore[no-untyped-def]
         # All sums of the block wait for the next panel; if there is none, those of one tile do.
         several = depth > DEPTH
         sums = np.empty((height if several else HEIGHT) * width, a.dtype)
+        products = np.zeros(width, a.dtype)
         for first in range(0, depth, DEPTH):
             last = min(depth, first + DEPTH)
             _pack(b, b_starts, first, last, columns, factors, panel)
@@ -244,14 +246,17 @@ def _multiply(  # type: ignore[no-untyped-def]
                 if last == depth:
                     end = min(bottom, strip + HEIGHT)
                     if dots.size:
-                        _dot(sums, at, other, y_starts, strip, end, targets, together, dots, block)
+                        _dot(
+                            sums, at, other, y_starts, strip, end, targets, together, products,
+                            dots, block,
+                        )  # fmt: skip
                     _write(sums, at, scales, y, y_starts, strip, end, targets, together)
     for block in range(1, dots.shape[0]):
         for i in range(m):
             dots[0, i] += dots[block, i]
 
 
-@kernel()
+@kernel
 def _inside(take, n_columns, rows, n_rows, columns, n_outputs):  # type: ignore[no-untyped-def]
     inside = True
     for i in range(take.size):

@@ -22,7 +22,7 @@ _STEP0, _STEP1 = (np.uint64(s) for s in KEY_STEPS)
 _LOW, _HALF, _ONE = np.uint64(2**32 - 1), np.uint64(32), np.uint64(1)
 
 
-@inline()
+@inline
 def philox_pairs(first, name, pairs):  # type: ignore[no-untyped-def]
     """Fill `pairs`, two to a block from block `first` on, with words 0 and 1, and 2 and 3.
 
@@ -46,7 +46,7 @@ def named(uniforms: Uniforms) -> NDArray[np.uint64]:
     return np.array([*uniforms.counter, *uniforms.key], dtype=np.uint64)
 
 
-@parallel()
+@parallel
 def _fill(name, words):  # type: ignore[no-untyped-def]
     pairs = words.view(np.uint64)
     blocks = pairs.size // 2

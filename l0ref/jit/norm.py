@@ -10,54 +10,21 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import norm as original
 from ..ops.conv import check_cotangent
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._sums import add_up, add_up_squares, inner
 
 Array = NDArray[Any]
 
-CHUNK = 256
-"""Values that are added up in a row; the sums of chunks are added in float64."""
 
-
-@inline(fastmath=REASSOCIATE)
-def _sum(values):  # type: ignore[no-untyped-def]
-    total = values.dtype.type(0)
-    for i in range(values.shape[0]):
-        total += values[i]
-    return total
-
-
-@inline(fastmath=REASSOCIATE)
-def _sum_of_squares(values, shift):  # type: ignore[no-untyped-def]
-    total = values.dtype.type(0)
-    for i in range(values.shape[0]):
-        deviation = values[i] - shift
-        total += deviation * deviation
-    return total
-
-
-@inline(fastmath=REASSOCIATE)
-def _sum_of_products(values, others):  # type: ignore[no-untyped-def]
-    total = values.dtype.type(0)
-    for i in range(values.shape[0]):
-        total += values[i] * others[i]
-    return total
-
-
-@parallel()
+@parallel
 def _batch_norm(x, weight, bias, eps, given, normalised, y, mean, var, inv_std):  # type: ignore[no-untyped-def]
     m = x.shape[1]
     for c in prange(x.shape[0]):
         values = x[c]
         if not given:
-            total = np.float64(0)
-            for start in range(0, m, CHUNK):
-                total += _sum(values[start : start + CHUNK])
-            mean[c] = total / m
-            total = np.float64(0)
-            for start in range(0, m, CHUNK):
-                total += _sum_of_squares(values[start : start + CHUNK], mean[c])
-            var[c] = total / m
+            mean[c] = add_up(values) / m
+            var[c] = add_up_squares(values, np.float64(mean[c])) / m
         mu, r = mean[c], x.dtype.type(1) / np.sqrt(var[c] + x.dtype.type(eps))
         w, b = weight[c], bias[c]
         inv_std[c] = r
@@ -68,16 +35,12 @@ def _batch_norm(x, weight, bias, eps, given, normalised, y, mean, var, inv_std):
             out[i] = value * w + b
 
 
-@parallel()
+@parallel
 def _batch_norm_vjp(dy, normalised, inv_std, weight, given, dx, dweight, dbias):  # type: ignore[no-untyped-def]
     m = dy.shape[1]
     for c in prange(dy.shape[0]):
         pulled, hat, out = dy[c], normalised[c], dx[c]
-        total, along = np.float64(0), np.float64(0)
-        for start in range(0, m, CHUNK):
-            piece = pulled[start : start + CHUNK]
-            total += _sum(piece)
-            along += _sum_of_products(piece, hat[start : start + CHUNK])
+        total, along = add_up(pulled), inner(pulled, hat)
         dbias[c], dweight[c] = total, along
         w, r = weight[c], inv_std[c]
         if given:

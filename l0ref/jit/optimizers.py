@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import optimizers
-from ._compile import FEW, REASSOCIATE, inline, parallel, prange
+from ._compile import FEW, inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
@@ -22,7 +22,7 @@ FAR = 2**14
 """Elements of one turn, where they are read once."""
 
 
-@inline()
+@inline
 def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
     old_1, new_1, old_2, new_2 = numbers[0], numbers[1], numbers[2], numbers[3]
     eps, lr, old, new = numbers[4], numbers[5], numbers[6], numbers[7]
@@ -38,7 +38,7 @@ def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
         average[i] = old * average[i] + new * theta[i]
 
 
-@parallel()
+@parallel
 def _move_all(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
     n = theta.shape[0]
     for block in prange((n + NEAR - 1) // NEAR):
@@ -46,16 +46,15 @@ def _move_all(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-d
         _move(theta[near], grad[near], m[near], v[near], average[near], numbers)
 
 
-@parallel(fastmath=REASSOCIATE)
-def _zeros(values, sums):  # type: ignore[no-untyped-def]
-    """Sums of zero times the values: 0, or NaN where one is not finite."""
-    zero = values.dtype.type(0)
-    for block in prange(sums.shape[0]):
+@parallel
+def _find_odd(values, found):  # type: ignore[no-untyped-def]
+    """Note for each turn whether a value is not finite."""
+    for block in prange(found.shape[0]):
         here = values[block * FAR : min(values.shape[0], (block + 1) * FAR)]
-        total = zero
+        odd = False
         for i in range(here.shape[0]):
-            total += here[i] * zero
-        sums[block] = total
+            odd |= here[i] - here[i] != 0
+        found[block] = odd
 
 
 @twin(optimizers.all_finite)
@@ -67,9 +66,9 @@ def all_finite(values: Array) -> bool:
         if math.isfinite(np.vdot(values, values)):
             return True
         raise NotForKernel
-    sums = np.empty(-(-values.size // FAR), values.dtype)
-    _zeros(packed(values).reshape(-1), sums)
-    return not sums.any()  # NaN is no zero
+    found = np.empty(-(-values.size // FAR), np.bool_)
+    _find_odd(packed(values).reshape(-1), found)
+    return not found.any()
 
 
 @twin(optimizers.step_and_average)

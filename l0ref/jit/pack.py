@@ -17,7 +17,7 @@ Array = NDArray[Any]
 Index = NDArray[np.intp]
 
 
-@parallel()
+@parallel
 def _gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
     for i in prange(rows.shape[0]):
         source, target = x[rows[i]], y[i]
@@ -27,7 +27,7 @@ def _gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
                 there[k] = here[k]
 
 
-@parallel()
+@parallel
 def _scatter(dy, rows, columns, dx):  # type: ignore[no-untyped-def]
     for r in prange(dx.shape[0]):
         target = dx[r]

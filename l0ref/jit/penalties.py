@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._sums import add_up, inner
 from .elementary import exp
 
 GATES = 1024
@@ -30,23 +31,7 @@ GREATEST_SHIFT = 30.0
 """Of |beta log(-gamma/zeta)|: up to here no w overflows, nor its square, in float32."""
 
 
-@inline(fastmath=REASSOCIATE)
-def _weighted_sum(active, group_size):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(active.size):
-        total += np.float64(active[i]) * group_size[i]
-    return total
-
-
-@inline(fastmath=REASSOCIATE)
-def _sum(values):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(values.size):
-        total += np.float64(values[i])
-    return total
-
-
-@parallel()
+@parallel
 def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
     number = log_alpha.dtype.type
     zero, one = number(0), number(1)
@@ -66,11 +51,11 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
             active[i] = smaller if off else larger
             out[i] = smaller * larger
         if sizes.size:
-            counts[turn] = _weighted_sum(active, sizes)
+            counts[turn] = inner(active, sizes)
             for i in range(here.size):
                 out[i] = lam * (number(sizes[i]) * out[i])
         else:
-            counts[turn] = common * _sum(active)
+            counts[turn] = common * add_up(active)
             for i in range(here.size):
                 out[i] = lam * (number(common) * out[i])
         first, through = dz[0, start:stop], slope[0, start:stop]

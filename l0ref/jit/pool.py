@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import pool as original
 from ..ops.conv import IntOrPair, check_cotangent
-from ._compile import REASSOCIATE, inline, parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, twin
+from ._sums import add_up
 from .conv import by_map, new_maps
 
 Array = NDArray[Any]
@@ -23,7 +24,7 @@ MOST = 16
 """If the windows lie further apart than one in so many, those between them cost too much."""
 
 
-@inline()
+@inline
 def _greatest(image, geometry, y, winner):  # type: ignore[no-untyped-def]
     """Window after window, by the rules for what is not finite."""
     kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
@@ -45,26 +46,25 @@ def _greatest(image, geometry, y, winner):  # type: ignore[no-untyped-def]
             winner[h, w] = at
 
 
-@inline(fastmath=REASSOCIATE)
+@inline
 def _framed(image, p_h, p_w, out):  # type: ignore[no-untyped-def]
-    """Copy the image into its padding; return 0, or NaN if a value is not finite."""
+    """Copy the image into its padding; return whether all of it is finite."""
     height, width = image.shape
     line = width + 2 * p_w
     if p_h or p_w:
         for p in range(out.shape[0]):
             out[p] = -np.inf
-    zero = out.dtype.type(0)
-    total = zero
+    odd = False
     for h in range(height):
         source, row = image[h], out[(h + p_h) * line + p_w :]
         for w in range(width):
             value = source[w]
             row[w] = value
-            total += value * zero
-    return total
+            odd |= value - value != 0
+    return not odd
 
 
-@inline()
+@inline
 def _greatest_of_finite(values, geometry, line, y, winner):  # type: ignore[no-untyped-def]
     """One element of all windows at once, also of those between the ones that are wanted."""
     kh, kw, s_h, s_w, _, _, h_out, w_out = geometry
@@ -87,7 +87,7 @@ def _greatest_of_finite(values, geometry, line, y, winner):  # type: ignore[no-u
             winner[h, w] = place[p]
 
 
-@parallel()
+@parallel
 def _max_pool(x, geometry, y, winner):  # type: ignore[no-untyped-def]
     height, width = x.shape[1], x.shape[2]
     p_h, p_w = geometry[4], geometry[5]
@@ -95,13 +95,13 @@ def _max_pool(x, geometry, y, winner):  # type: ignore[no-untyped-def]
     dense = geometry[2] * geometry[3] <= MOST
     for image in prange(x.shape[0]):
         values = np.empty((height + 2 * p_h) * line, x.dtype)
-        if dense and _framed(x[image], p_h, p_w, values) == 0:
+        if dense and _framed(x[image], p_h, p_w, values):
             _greatest_of_finite(values, geometry, line, y[image], winner[image])
         else:
             _greatest(x[image], geometry, y[image], winner[image])
 
 
-@parallel()
+@parallel
 def _max_pool_vjp(dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
     _, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
     for image in prange(dx.shape[0]):
@@ -116,31 +116,29 @@ def _max_pool_vjp(dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
                 out[s_h * h - p_h + i, s_w * w - p_w + place - i * kw] += dy[image, h, w]
 
 
-@parallel()
+@parallel
 def _avg_pool(x, geometry, y):  # type: ignore[no-untyped-def]
     kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
-    height, width = x.shape[1], x.shape[2]
+    height, width, number = x.shape[1], x.shape[2], x.dtype.type
     for image in prange(x.shape[0]):
+        values = x[image].reshape(-1)
         for h in range(h_out):
-            top = s_h * h - p_h
+            upper, lower = max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)
             for w in range(w_out):
                 left = s_w * w - p_w
                 first, last = max(0, left), min(width, left + kw)
-                total = x.dtype.type(0)
-                for a in range(max(0, top), min(height, top + kh)):
-                    total += _sum(x[image, a, first:last])
-                y[image, h, w] = total / x.dtype.type(kh * kw)
+                if last - first == width:  # rows follow each other
+                    total = number(add_up(values[upper * width : lower * width]))
+                else:
+                    total = number(0)
+                    for a in range(upper, lower):
+                        seen = values[a * width + first : a * width + last]
+                        for b in range(seen.shape[0]):
+                            total += seen[b]
+                y[image, h, w] = total / number(kh * kw)
 
 
-@inline(fastmath=REASSOCIATE)
-def _sum(values):  # type: ignore[no-untyped-def]
-    total = values.dtype.type(0)
-    for i in range(values.shape[0]):
-        total += values[i]
-    return total
-
-
-@parallel()
+@parallel
 def _avg_pool_vjp(dy, geometry, dx):  # type: ignore[no-untyped-def]
     kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
     height, width = dx.shape[1], dx.shape[2]

@@ -17,7 +17,7 @@ PIECE = 2**13
 """Values a block."""
 
 
-@parallel()
+@parallel
 def _relu(x, y, positive):  # type: ignore[no-untyped-def]
     n = x.shape[0]
     for block in prange((n + PIECE - 1) // PIECE):
@@ -29,7 +29,7 @@ def _relu(x, y, positive):  # type: ignore[no-untyped-def]
             above[i] = value > 0
 
 
-@parallel()
+@parallel
 def _relu_vjp(dy, positive, dx):  # type: ignore[no-untyped-def]
     n = dy.shape[0]
     for block in prange((n + PIECE - 1) // PIECE):

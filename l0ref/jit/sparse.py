@@ -18,7 +18,7 @@ EXAMPLES = 256
 """Examples a block: a unit's values for all of them are 1 KB, and a few hundred units fit L2."""
 
 
-@parallel()
+@parallel
 def _sparse_affine(x, values, inputs, starts, bias, y):  # type: ignore[no-untyped-def]
     n, n_inputs = x.shape
     n_outputs = bias.shape[0]

@@ -6,23 +6,28 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .compare import Mismatch, Tolerance, compare
 from .report import Observation
 from .targets import (
+    NO_ANSWER,
     Call,
     NotImplementedByTarget,
     OpenTarget,
     TargetError,
     TargetExited,
+    TargetGarbled,
     TargetImportError,
+    TargetRaised,
     TargetTimeout,
 )
 from .watch import Raised
 
-__all__ = ["Answer", "Calls", "GivenUp", "NotImplementedByTarget", "Verdict"]
+__all__ = ["Answer", "Calls", "GivenUp", "NotImplementedByTarget", "Verdict", "has_nan"]
 
 TIMEOUTS = 3
-"""After so many, or as many ends of its process, a function is not called any more."""
+"""After so many, or as many times that its process was lost, a function is not called any more."""
 FIRST = 6
 """The first call of a function may take so many times as long: much is compiled when it is met."""
 DEEPEST = 100
@@ -39,7 +44,7 @@ class GivenUp(Exception):  # noqa: N818  # not an error of this program
     Attributes
     ----------
     given : mapping of str to object
-        The arguments of the last call that was made.
+        The arguments of the last call that was made; none if there was no call.
     """
 
     def __init__(self, message: str, given: Mapping[str, Any]) -> None:
@@ -52,6 +57,8 @@ class Answer(NamedTuple):
 
     call: Call
     error: str | None
+    refused: bool = False
+    """Whether the target itself reports the error, and has not merely failed to answer."""
 
     @property
     def result(self) -> Any:
@@ -64,6 +71,8 @@ class Verdict(NamedTuple):
 
     answer: Answer
     wrong: Mismatch | None
+    remark: str = ""
+    """On what is not wrong, and worth knowing."""
 
 
 class Calls:
@@ -101,18 +110,23 @@ class Calls:
         NotImplementedByTarget
             If the target does not have it.
         GivenUp
-            If it has run out of time, or its process has ended, `TIMEOUTS` times before.
+            If it has run out of time, or its process was lost, `TIMEOUTS` times before; or if the
+            target as a whole is given up.
         """
         if self._lost[function] >= TIMEOUTS:
             raise GivenUp(*self._last_lost[function])
+        if self.target.given_up:
+            raise GivenUp(f"{function} is not called: {NO_ANSWER}", {})
         timeout = self.timeout if function in self._called else FIRST * self.timeout
         self._called.add(function)
         try:
             call = self.target.call(function, args, timeout=timeout)
             _walk(call.result, [0])
-        except (TargetTimeout, TargetExited, TargetImportError) as error:
+        except (TargetTimeout, TargetExited, TargetGarbled, TargetImportError) as error:
             self._lose(function, args, error)
             return Answer(error.call, str(error))
+        except TargetRaised as error:
+            return Answer(error.call, str(error), refused=True)
         except TargetError as error:
             return Answer(error.call, str(error))
         except NotImplementedByTarget:
@@ -145,10 +159,13 @@ class Calls:
     ) -> Verdict:
         """Call a function and compare what comes with what is right, or as `comparison` does.
 
-        A result that raises while it is compared is wrong, and counts as none.
+        A result that raises while it is compared is wrong, and counts as none. To refuse NaN where
+        NaN is right is no mistake: it is remarked upon, and not remembered.
         """
         answer = self.call(function, args)
         wrong: Mismatch | None
+        if answer.refused and has_nan(args) and has_nan(expected):
+            return Verdict(answer, None, f"it refuses NaN: {answer.error}")
         if answer.error is not None:
             wrong = Mismatch(answer.error, float("inf"))
         else:
@@ -170,6 +187,22 @@ class Calls:
         self._kept[seen.function, seen.ok] += 1
         if self._kept[seen.function, seen.ok] <= REMEMBERED:
             self.observations[seen.function].append(seen)
+
+
+def has_nan(value: Any) -> bool:
+    """Whether there is a NaN anywhere in a value.
+
+    Examples
+    --------
+    >>> has_nan({"x": [1.0, np.array([0.5, np.nan])]}), has_nan((0.5, np.inf, 3, "nan", None))
+    (True, False)
+    """
+    if isinstance(value, Mapping):
+        return any(map(has_nan, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has_nan, value))
+    numbers = np.asarray(value) if isinstance(value, float | np.ndarray | np.generic) else None
+    return numbers is not None and numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())
 
 
 def _walk(value: Any, n_parts: list[int], depth: int = 0) -> None:

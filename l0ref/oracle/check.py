@@ -246,7 +246,7 @@ class Checker:
             return missing._replace(message=str(reason))
         except GivenUp as reason:
             self._checked |= listed
-            evidence = {"args": dict(reason.given)}
+            evidence = {"args": dict(reason.given)} if reason.given else {}
             outcome = Outcome(phase, function, Status.FAILED, 1, 1, str(reason), evidence)
         except Exception as error:  # a result can raise wherever it is read
             self._checked |= listed
@@ -272,14 +272,16 @@ class Checker:
         )
 
     def remarks(self) -> list[str]:
-        """Name the expected failures that nothing was checked for, so far."""
+        """Say why the target was given up, and which expected failures were not checked so far."""
+        given_up = self.calls.target.given_up
+        remarks = [f"{given_up[0].upper()}{given_up[1:]}"] if given_up else []
         unchecked = sorted(self._listed - self._checked)
-        if not unchecked:
-            return []
-        return [
-            "Among the expected failures, and not implemented, so that nothing was checked: "
-            f"{', '.join(unchecked)}. Take it off the list."
-        ]
+        if unchecked:
+            remarks.append(
+                "Among the expected failures, and not implemented, so that nothing was checked: "
+                f"{', '.join(unchecked)}. Take it off the list."
+            )
+        return remarks
 
     # --- vectors ---
 
@@ -364,6 +366,8 @@ class Checker:
             return outcome._replace(status=Status.NOT_IMPLEMENTED, message=str(reason))
         if verdict.wrong is not None:
             return self._failed_vector(test, args, dtype, verdict, tolerance)
+        if verdict.remark:
+            return outcome._replace(status=Status.ACCEPTABLE, message=verdict.remark)
         if convention:
             remark = f"another convention: {convention}"
             return outcome._replace(status=Status.ACCEPTABLE, message=remark)
@@ -373,17 +377,18 @@ class Checker:
         """Run a vector that must be refused."""
         answer = self.calls.call(test.function, args)
         outcome = Outcome("vectors", test.function, Status.PASSED, 1, 0)
-        refused = answer.error is not None
         self.calls.remember(
-            Observation(test.function, args, answer.result, None, None, refused, test.id)
+            Observation(test.function, args, answer.result, None, None, answer.refused, test.id)
         )
-        if refused:
+        if answer.refused:
             return outcome
-        if "parameters" in test.flags:
+        message = f"{test.id} ({dtype}): it must raise, for {_lowered(test.comment)}"
+        if answer.error is not None:
+            message = f"{message.removesuffix('.')}, and did not answer: {answer.error}"
+        elif "parameters" in test.flags:
             # Not to check one's arguments makes nothing wrong for whoever gives right ones.
             remark = "it does not refuse parameters out of their range"
             return outcome._replace(status=Status.ACCEPTABLE, message=remark)
-        message = f"{test.id} ({dtype}): it must raise, for {_lowered(test.comment)}"
         evidence = {"vector": test.id, "dtype": dtype, "args": args, "got": answer.result}
         return outcome._replace(status=Status.FAILED, message=message, evidence=evidence)
 

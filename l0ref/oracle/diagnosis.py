@@ -4,7 +4,10 @@ Every call that was made is made again, by each deviation of the catalogue
 (`l0ref.oracle.deviations`). A deviation **explains** a function if it returns what the
 implementation returned in all calls of it, right ones and wrong ones. What most failing functions
 share as an explanation is named once, for all of them; what is left is looked at again. Two
-mistakes at a time are tried where no single one explains a function.
+mistakes at a time are tried where no single one explains a function. What is left after that may be
+a mistake in one branch of the code: it is looked for in the calls with gates on the outputs alone,
+in float32 alone, where log_alpha is negative, and so on (see `_CALLS` and `_PLACES`). What is found
+there is never certain.
 
 A diagnosis is **certain** if no other deviation explains the same functions; or if others do, but
 would have shown in more functions that are right. Deviations that explain equally well are all
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +32,7 @@ import numpy as np
 from scipy import stats
 
 from .deviations import DEVIATIONS, cost, touched
-from .interface import FUNCTIONS
+from .interface import AREAS, FUNCTIONS
 from .plain import Plain, sigmoid
 
 if TYPE_CHECKING:
@@ -65,12 +68,17 @@ SLACK = 16
 """A deviation may be off by so many times what the right result may be off by."""
 DIGITS = 512
 """And by so many eps of the largest number: its tolerance was made for the right result."""
+ROUGHLY = 1e-3
+"""What was computed in float32 may be off by no more than this, in parts of the largest number."""
 BETTER = 0.1
 """An explanation is closer than what is right, by this factor at least."""
 MANY = 6
 """More explanations than this are none."""
 SECONDS = 2.0
 """For pairs of deviations."""
+_EPS_SINGLE = float(np.finfo(np.float32).eps)
+ENOUGH = 3
+"""A branch must have so many failing calls, if others fail besides."""
 ERRORS = (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, StopIteration)
 
 
@@ -141,30 +149,62 @@ class _Case:
     off: float = 0.0
     """How far from right, in units of what is allowed."""
 
-    def explained_by(self, target: Plain) -> bool:
-        """Whether the target returns what came."""
+    def values_of(self, target: Plain) -> list[Any] | None:
+        """Return what a target makes of this call; None if it is nothing of the right shapes."""
         try:
             result = getattr(target, self.function)(**self.args)
             values = _leaves(self.function, result, self.args)
         except ERRORS:
+            return None
+        return values if values is not None and _same_shapes(values, self.got) else None
+
+    def explained_by(self, target: Plain) -> bool:
+        """Whether the target returns what came."""
+        if target.IN_SINGLE and not self._is_float32_in_float64():
             return False
-        if values is None or not _same_shapes(values, self.got):
+        values = self.values_of(target)
+        return values is not None and self._agrees(values, target)
+
+    def explained_where(self, target: Plain, holds: Callable[[dict[str, Any]], Any]) -> bool:
+        """Whether the target returns what came where `holds`, and elsewhere what is right did."""
+        if target.IN_SINGLE:
+            return False  # a matter of whole calls
+        wrong, right = self.values_of(target), self.values_of(Plain())
+        if wrong is None or right is None:
             return False
+        arrays = [value for value in self.args.values() if isinstance(value, np.ndarray)]
+        where = np.broadcast_to(holds(self.args), np.broadcast_shapes(*map(np.shape, arrays)))
+        (place,) = _leaves(self.function, where, self.args) or [where]
+        mixed = [np.where(place, a, b) for a, b in zip(wrong, right, strict=True)]
+        return self._agrees(mixed, target)
+
+    def _agrees(self, values: list[Any], target: Plain) -> bool:
         worst = 0.0
         for value, got, allowed in zip(values, self.got, self.allowed, strict=True):
             off = _distance(value, got)
             size = np.where(np.isfinite(value), np.abs(value), 0.0)
             size = size + np.max(size, initial=0.0)
             limit = SLACK * (allowed + self.eps) + DIGITS * self.eps * size
+            if target.IN_SINGLE:
+                roughly = SLACK * _EPS_SINGLE + ROUGHLY * size
+                limit = np.minimum(limit * (_EPS_SINGLE / self.eps), roughly)
             if np.any(off > limit):
                 return False
             worst = max(worst, _ratio(off, allowed, got, self.eps))
-        if self.ok:
+        if self.ok or target.IN_SINGLE:
             return True
         if self.function in target.LOSES_DIGITS:
             return self._has_lost_digits()
         # what is wrong must come closer to it than what is right
         return worst < BETTER * self.off
+
+    def _is_float32_in_float64(self) -> bool:
+        """Whether all numbers are exact in float32, though they ought to be of float64."""
+        with np.errstate(over="ignore"):
+            return self.eps < _EPS_SINGLE and all(
+                np.array_equal(values, values.astype(np.float32), equal_nan=True)
+                for values in self.got
+            )
 
     def _has_lost_digits(self) -> bool:
         """Whether all numbers are differences of 1 and a number below it, which float exactly."""
@@ -389,8 +429,12 @@ class _Search:
         found, picked = self._cover()
         left = [name for name in self.explained if not self.explained[name]]
         found, left = self._together(found, picked, left)
+        branches: list[_Branch] = []
         for function in left:
-            found += self._in_part(function)
+            inside = self._in_branches(function) or self._in_places(function)
+            branches += inside
+            found += [] if inside else self._in_part(function)
+        found += [one.diagnosis() for one in _merged(branches)]
         return sorted(found, key=lambda one: (not one.certain, -len(one.functions)))
 
     def _explain(self, function: str) -> None:
@@ -430,8 +474,7 @@ class _Search:
             size = max(len(one) for one in sets.values())
             first = next(one for one in sets.values() if len(one) == size)
             rivals = [name for name, one in sets.items() if one == first]
-            against = {name: self._against(name) for name in rivals}
-            best = [name for name in rivals if against[name] == min(against.values())]
+            best = self._least_against(rivals)
             certain = len(best) == 1 and self._is_no_accident(best[0], first)
             functions = tuple(name for name in FUNCTIONS if name in first)
             if len(best) <= MANY:
@@ -449,6 +492,11 @@ class _Search:
             return False  # a mistake in the law or the gate, and nothing of these was wrong
         seen = {*self.cases.failing, *self.cases.passing}
         return all(name in self.explained.get(one, ()) for one in changed if one in seen)
+
+    def _least_against(self, names: Iterable[str]) -> list[str]:
+        """Return those of some deviations that the functions that are right speak least against."""
+        against = {name: self._against(name) for name in names}
+        return [name for name, count in against.items() if count == min(against.values())]
 
     def _against(self, name: str) -> int:
         """Return in how many functions a deviation would have shown otherwise than it did."""
@@ -515,9 +563,147 @@ class _Search:
         known = [pair for pair in found if set(pair) & set(picked)]
         return known or found
 
+    # --- in a branch ---
+
+    def _in_branches(self, function: str) -> list[_Branch]:
+        """Explain the failing calls of one kind, with gates on the outputs for instance."""
+        wrong, right = self.cases.failing.get(function, []), self.cases.passing.get(function, [])
+        names = sorted(self.partly.get(function, ())) if function in LATE else list(DEVIATIONS)
+        both = [*wrong, *right]
+
+        @cache  # kinds of calls overlap
+        def explains(name: str, i: int) -> bool:
+            target = _instance((name,))
+            return target is not None and both[i].explained_by(target)
+
+        tried: dict[str, tuple[list[_Case], list[str]]] = {}
+        for words, holds in _CALLS:
+            places = [i for i, case in enumerate(both) if holds(case)]
+            inside = [both[i] for i in places if i < len(wrong)]
+            is_enough = len(inside) >= ENOUGH or len(inside) == len(wrong) > 0
+            if len(places) == len(both) or not is_enough:
+                continue
+            found = [name for name in names if all(explains(name, i) for i in places)]
+            found = self._least_against(found)
+            if 0 < len(found) <= MANY:
+                tried[words] = (inside, found)
+        best: list[_Branch] = []
+        left = {id(case) for case in wrong}
+        for words, (inside, found) in sorted(tried.items(), key=lambda item: -len(item[1][0])):
+            if all(id(case) in left for case in inside):
+                left -= {id(case) for case in inside}
+                best += [
+                    _Branch(name, words, (function,), len(inside), len(wrong), len(found))
+                    for name in found
+                ]
+        return best
+
+    def _in_places(self, function: str) -> list[_Branch]:
+        """Explain the wrong elements of arrays, where log_alpha is negative for instance."""
+        wrong, right = self.cases.failing.get(function, []), self.cases.passing.get(function, [])
+        if function not in (*AREAS["law"], *AREAS["gate"]) or not wrong:
+            return []
+        for words, holds in _PLACES:
+            found = []
+            for name in DEVIATIONS:
+                target = _instance((name,))
+                assert target is not None
+                if all(case.explained_where(target, holds) for case in (*wrong, *right)):
+                    found.append(name)
+            found = self._least_against(found)
+            if 0 < len(found) <= MANY:
+                n = len(wrong)
+                return [_Branch(name, words, (function,), n, n, len(found)) for name in found]
+        return []
+
     def _in_part(self, function: str) -> list[Diagnosis]:
         names = sorted(self.partly.get(function, ()), key=self._against)
         return [_diagnosis(name, (function,), False, len(names)) for name in names[:2]]
+
+
+class _Branch(NamedTuple):
+    """A known mistake that is made in some calls, or in some elements, alone."""
+
+    name: str
+    words: str
+    functions: tuple[str, ...]
+    n_explained: int
+    n_failing: int
+    n_rivals: int
+
+    def diagnosis(self) -> Diagnosis:
+        count = f"explains {self.n_explained} of {self.n_failing} failing calls tried"
+        one = f"one of {self.n_rivals}, " if self.n_rivals > 1 else ""
+        return Diagnosis(
+            self.name,
+            self.functions,
+            False,
+            f"{one}perhaps, but only {self.words} ({count}): "
+            f"{DEVIATIONS[self.name].sentence} ({cost(self.name).text})",
+        )
+
+
+def _merged(branches: Iterable[_Branch]) -> list[_Branch]:
+    """Put together what was found in several functions."""
+    found: dict[tuple[str, str], _Branch] = {}
+    for one in branches:
+        key = (one.name, one.words)
+        other = found.setdefault(key, one)
+        if other is not one:
+            found[key] = one._replace(
+                functions=(*other.functions, *one.functions),
+                n_explained=other.n_explained + one.n_explained,
+                n_failing=other.n_failing + one.n_failing,
+                n_rivals=min(other.n_rivals, one.n_rivals),
+            )
+    return list(found.values())
+
+
+def _argument(name: str, value: bool | str) -> Callable[[_Case], bool]:
+    # a bias is an array for some functions, and for others whether there is one
+    return lambda case: np.ndim(case.args.get(name, 0)) == 0 and case.args.get(name) == value
+
+
+def _draws_each(case: _Case) -> bool:
+    """Whether a layer's call has gates of its own for each example."""
+    z, on = case.args.get("z"), case.args.get("on")
+    return z is not None and z.ndim > (np.ndim(case.args["weight"]) if on == "weights" else 1)
+
+
+_CALLS: tuple[tuple[str, Callable[[_Case], bool]], ...] = (
+    ("in float32", lambda case: case.eps >= _EPS_SINGLE),
+    ("with gates on the inputs", _argument("on", "inputs")),
+    ("with gates on the outputs", _argument("on", "outputs")),
+    ("with gates on single weights", _argument("on", "weights")),
+    ("where gates_bias is true", _argument("gates_bias", True)),
+    ("where gates_bias is false", _argument("gates_bias", False)),
+    ("with a bias", _argument("bias", True)),
+    ("without a bias", _argument("bias", False)),
+    ("with gates for each example", _draws_each),
+    ("with gates for all examples", lambda case: "z" in case.args and not _draws_each(case)),
+    ("in convolutions", lambda case: len(_weight_shape(case)) == 4),
+    ("in dense layers", lambda case: len(_weight_shape(case)) == 2),
+    ("with several groups", lambda case: case.args.get("groups", 1) > 1),
+)
+"""Kinds of calls that a branch of the code may be for."""
+
+
+def _weight_shape(case: _Case) -> Any:
+    weight = case.args.get("weight", case.args.get("normal"))
+    return case.args.get("weight_shape", np.shape(weight) if weight is not None else ())
+
+
+_PLACES: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
+    ("where log_alpha < 0", lambda args: args["log_alpha"] < 0),
+    ("where log_alpha <= 0", lambda args: args["log_alpha"] <= 0),
+    ("where log_alpha > 0", lambda args: args["log_alpha"] > 0),
+    ("where log_alpha >= 0", lambda args: args["log_alpha"] >= 0),
+    ("where u < 1/2", lambda args: args.get("u", args.get("q", 1.0)) < 0.5),
+    ("where u <= 1/2", lambda args: args.get("u", args.get("q", 1.0)) <= 0.5),
+    ("where u > 1/2", lambda args: args.get("u", args.get("q", 0.0)) > 0.5),
+    ("where u >= 1/2", lambda args: args.get("u", args.get("q", 0.0)) >= 0.5),
+)
+"""Elements of arrays that a branch of the code may be for."""
 
 
 def _changes(name: str, function: str, case: _Case, right: list[Any] | None) -> bool:

@@ -3,7 +3,9 @@
 A function with manners leaves its arguments and all global state as they were, prints and warns of
 nothing, gives the same twice, keeps the dtype, and does not care how an array lies in memory, nor
 whether it has no axes or no elements. NaN in is NaN out: min(1, max(0, NaN)) is 0, a gate closed in
-silence. Infinite log_alpha is legal. Integers may be refused, or must be computed with rightly.
+silence; to refuse it is loud, and remarked upon. Infinite log_alpha is legal. Integers may be
+refused, or must be computed with rightly; they go to targets in Python only, for log_alpha of
+integers is not in the protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .allowed import K, as_dtype
-from .calls import Calls, NotImplementedByTarget
+from .calls import Calls, NotImplementedByTarget, has_nan
 from .compare import Mismatch, Tolerance, compare
 from .differential import compare_compact, expect, smallest
 from .protocol import with_layout
@@ -154,6 +156,7 @@ class _Run:
             self.function, args, expected, tolerance, dtype=None, where="manners"
         )
         self.conduct(verdict.answer.call, args, at)
+        self.remark = self.remark or verdict.remark
         if verdict.wrong is not None:
             self.fault(
                 f"{at.strip()}: {verdict.wrong.message}",
@@ -240,21 +243,28 @@ class _Run:
                     if wrong is not None:
                         at = f"with log_alpha of shape {log_alpha.shape} and n = {n}"
                         self.fault(f"{at}: {wrong.message}", args, got=answer.result)
-            log_alpha = np.array([-np.inf, np.nan, np.inf])
-            args = self._drawing(log_alpha, 5, dtype)
-            answer = self.calls.call(self.function, args)
-            self.conduct(answer.call, args, " at NaN and infinity")
-            certain = np.tile([0.0, np.nan, 1.0], (5, 1))
-            due = certain if self.function == "draw" else np.array([0.0, np.nan, 0.0])
-            wrong = (
-                Mismatch(answer.error, np.inf)
-                if answer.error is not None
-                else compare(answer.result, due, Tolerance(0.0, 0.0, "no chance"), dtype=dtype)
-            )
-            if wrong is not None:
-                self.fault(
-                    f"with log_alpha = -inf, nan, inf: {wrong.message}", args, got=answer.result
-                )
+            if not self._certain([-np.inf, np.nan, np.inf], [0.0, np.nan, 1.0], dtype):
+                self._certain([-np.inf, np.inf], [0.0, 1.0], dtype)
+
+    def _certain(self, log_alpha: list[float], z: list[float], dtype: str) -> bool:
+        """Draw gates that know no chance; return False if the target refuses NaN among them."""
+        args = self._drawing(np.array(log_alpha), 5, dtype)
+        answer = self.calls.call(self.function, args)
+        self.conduct(answer.call, args, " at NaN and infinity")
+        if answer.refused and has_nan(z):
+            self.remark = self.remark or f"it refuses NaN: {answer.error}"
+            return False
+        gates = np.array(z)
+        due = np.tile(gates, (5, 1)) if self.function == "draw" else 0 * gates
+        wrong = (
+            Mismatch(answer.error, np.inf)
+            if answer.error is not None
+            else compare(answer.result, due, Tolerance(0.0, 0.0, "no chance"), dtype=dtype)
+        )
+        if wrong is not None:
+            at = ", ".join(map(str, log_alpha))
+            self.fault(f"with log_alpha = {at}: {wrong.message}", args, got=answer.result)
+        return True
 
     def _drawing(self, log_alpha: Any, n: int, dtype: str) -> dict[str, Any]:
         args = {"log_alpha": np.asarray(log_alpha, dtype), "n": n, "seed": 3, **LAW}
@@ -309,6 +319,8 @@ class _Run:
 
     def _integers(self, dtype: str) -> None:
         """Whole numbers as integers are refused, or taken as what they are."""
+        if not self.calls.target.in_python:
+            return
         whole = np.array([-1, 2, 1])
         own = self._own(whole.astype(np.float64), dtype)
         if own is None:

@@ -31,6 +31,8 @@ __all__ = ["Draw", "Plain"]
 Array = NDArray[Any]
 Pair = tuple[int, int]
 Layer = Mapping[str, Any]
+Law = Mapping[str, float]
+"""beta, gamma and zeta, by these names."""
 
 
 def sigmoid(x: Any) -> Any:
@@ -47,6 +49,11 @@ def _times(is_open: Any, slope: Any) -> Any:
     """Multiply; what is closed is 0, even where the slope is infinite."""
     with np.errstate(invalid="ignore"):
         return np.where(is_open == 0, 0.0, is_open * slope)
+
+
+def law_of(network: Mapping[str, Any]) -> Law:
+    """Return what all gates of a network share."""
+    return {name: network[name] for name in ("beta", "gamma", "zeta")}
 
 
 class Draw(NamedTuple):
@@ -73,6 +80,8 @@ class Plain:
 
     LOSES_DIGITS: tuple[str, ...] = ()
     """Functions in which the mistake is in the rounding: few digits of them can be told."""
+    IN_SINGLE = False
+    """Whether everything is computed in float32, whatever came in."""
 
     # --- how a gate is drawn (Eq. 10, 11) ---
 
@@ -185,85 +194,83 @@ class Plain:
         found = (mean, var, falls.sum(1), (2 * x * falls).sum(1))
         return Moments(*(part.reshape(np.shape(log_alpha)) for part in found))
 
-    def prob_active(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def prob_active(self, log_alpha: Array, **law: float) -> Any:
         """Return P(z != 0)."""
-        return self._prob(log_alpha, beta, gamma, zeta)[0]
+        return self._prob(log_alpha, **law)[0]
 
-    def log_prob_active(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def log_prob_active(self, log_alpha: Array, **law: float) -> Any:
         """Return its log."""
-        return self._prob(log_alpha, beta, gamma, zeta)[1]
+        return self._prob(log_alpha, **law)[1]
 
-    def prob_active_grad(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def prob_active_grad(self, log_alpha: Array, **law: float) -> Any:
         """Return its derivative."""
-        return self._prob(log_alpha, beta, gamma, zeta)[2]
+        return self._prob(log_alpha, **law)[2]
 
-    def cdf(self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def cdf(self, x: Array, log_alpha: Array, **law: float) -> Any:
         """Return P(z <= x)."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            inside = sigmoid(self._cdf_logit(x, log_alpha, beta, gamma, zeta)[0])
+            inside = sigmoid(self._cdf_logit(x, log_alpha, **law)[0])
         return self._with_atoms(inside, x, 0.0, 1.0)
 
-    def sf(self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def sf(self, x: Array, log_alpha: Array, **law: float) -> Any:
         """Return P(z > x)."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            inside = sigmoid(-self._cdf_logit(x, log_alpha, beta, gamma, zeta)[0])
+            inside = sigmoid(-self._cdf_logit(x, log_alpha, **law)[0])
         return self._with_atoms(inside, x, 1.0, 0.0)
 
-    def pdf(self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def pdf(self, x: Array, log_alpha: Array, **law: float) -> Any:
         """Return the density of s_bar."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            t, slope = self._cdf_logit(x, log_alpha, beta, gamma, zeta)
+            t, slope = self._cdf_logit(x, log_alpha, **law)
             inside = sigmoid(t) * sigmoid(-t) * slope
-        return np.where((x <= gamma) | (x >= zeta), 0.0, inside)
+        return np.where((x <= law["gamma"]) | (x >= law["zeta"]), 0.0, inside)
 
-    def logpdf(self, x: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def logpdf(self, x: Array, log_alpha: Array, **law: float) -> Any:
         """Return its log."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            t, slope = self._cdf_logit(x, log_alpha, beta, gamma, zeta)
+            t, slope = self._cdf_logit(x, log_alpha, **law)
             inside = np.log(slope) - np.logaddexp(0.0, t) - np.logaddexp(0.0, -t)
-        return np.where((x <= gamma) | (x >= zeta), -np.inf, inside)
+        return np.where((x <= law["gamma"]) | (x >= law["zeta"]), -np.inf, inside)
 
-    def ppf(self, q: Array, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def ppf(self, q: Array, log_alpha: Array, **law: float) -> Any:
         """Return the quantile: a gate's value grows with its noise."""
-        return self._draw(log_alpha, q, beta, gamma, zeta).z
+        return self._draw(log_alpha, q, **law).z
 
-    def mean(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def mean(self, log_alpha: Array, **law: float) -> Any:
         """Return E[z]."""
-        return self._moments(log_alpha, beta, gamma, zeta).mean
+        return self._moments(log_alpha, **law).mean
 
-    def var(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def var(self, log_alpha: Array, **law: float) -> Any:
         """Return Var[z]."""
-        return self._moments(log_alpha, beta, gamma, zeta).var
+        return self._moments(log_alpha, **law).var
 
     # --- the gate ---
 
-    def sample(self, log_alpha: Array, u: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def sample(self, log_alpha: Array, u: Array, **law: float) -> Any:
         """Draw z from noise u."""
-        return self._draw(log_alpha, u, beta, gamma, zeta).z
+        return self._draw(log_alpha, u, **law).z
 
     def _pull(self, draw: Draw, dz: Any) -> Any:
         return dz * draw.d_log_alpha
 
-    def sample_vjp(
-        self, log_alpha: Array, u: Array, dz: Array, *, beta: float, gamma: float, zeta: float
-    ) -> Any:
+    def sample_vjp(self, log_alpha: Array, u: Array, dz: Array, **law: float) -> Any:
         """Pull dz back to log_alpha."""
-        return self._pull(self._draw(log_alpha, u, beta, gamma, zeta), dz)
+        return self._pull(self._draw(log_alpha, u, **law), dz)
 
     def sample_partials(
-        self, log_alpha: Array, u: Array, *, beta: float, gamma: float, zeta: float
+        self, log_alpha: Array, u: Array, **law: float
     ) -> tuple[Any, Any, Any, Any]:
         """Return the four derivatives of z."""
-        draw = self._draw(log_alpha, u, beta, gamma, zeta)
+        draw = self._draw(log_alpha, u, **law)
         return draw.d_log_alpha, draw.d_beta, draw.d_gamma, draw.d_zeta
 
-    def test_time(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def test_time(self, log_alpha: Array, **law: float) -> Any:
         """Return the gate of Eq. 13."""
-        return self._test_gate(log_alpha, beta, gamma, zeta)[0]
+        return self._test_gate(log_alpha, **law)[0]
 
-    def test_time_grad(self, log_alpha: Array, *, beta: float, gamma: float, zeta: float) -> Any:
+    def test_time_grad(self, log_alpha: Array, **law: float) -> Any:
         """Return its derivative."""
-        return self._test_gate(log_alpha, beta, gamma, zeta)[1]
+        return self._test_gate(log_alpha, **law)[1]
 
     # --- drawing by itself ---
 
@@ -272,27 +279,15 @@ class Plain:
         integers = np.random.default_rng(seed).integers(0, 2**52, (n, *shape))
         return (integers + 0.5) / 2.0**52
 
-    def draw(
-        self, log_alpha: Array, n: int, seed: int, *, beta: float, gamma: float, zeta: float
-    ) -> Any:
+    def draw(self, log_alpha: Array, n: int, seed: int, **law: float) -> Any:
         """Draw n times."""
         u = self._uniform(np.shape(log_alpha), n, seed)
-        return self._draw(log_alpha, u, beta, gamma, zeta).z
+        return self._draw(log_alpha, u, **law).z
 
-    def draw_vjp(
-        self,
-        log_alpha: Array,
-        n: int,
-        seed: int,
-        dz: Array,
-        *,
-        beta: float,
-        gamma: float,
-        zeta: float,
-    ) -> Any:
+    def draw_vjp(self, log_alpha: Array, n: int, seed: int, dz: Array, **law: float) -> Any:
         """Pull dz back through the same draws."""
         u = self._uniform(np.shape(log_alpha), n, seed)
-        return self._pull(self._draw(log_alpha, u, beta, gamma, zeta), dz).sum(0)
+        return self._pull(self._draw(log_alpha, u, **law), dz).sum(0)
 
     # --- initialisation ---
 
@@ -368,10 +363,10 @@ class Plain:
         bias: Any,
         on: str,
         gates_bias: bool,
-        law: tuple[float, float, float],
+        law: Law,
     ) -> tuple[Any, tuple[Any, Any, Any]]:
         """Return the expected L2 or L1, and its derivatives in log_alpha, weight and bias."""
-        prob, slope = self._norm_weight(log_alpha, *law)
+        prob, slope = self._norm_weight(log_alpha, **law)
         of_weight, d_weight = self._norm(power, weight)
         of_bias, d_bias = self._norm(power, bias)
         group = self._sum_group(of_weight, on)
@@ -387,17 +382,13 @@ class Plain:
         """Return |g|."""
         return self._count(tuple(weight_shape), on, gates_bias)
 
-    def expected_l0(
-        self, log_alpha: Array, group_size: Array, *, beta: float, gamma: float, zeta: float
-    ) -> Any:
+    def expected_l0(self, log_alpha: Array, group_size: Array, **law: float) -> Any:
         """Return the expected number of parameters that are on."""
-        return (self._prob(log_alpha, beta, gamma, zeta)[0] * group_size).sum()
+        return (self._prob(log_alpha, **law)[0] * group_size).sum()
 
-    def expected_l0_grad(
-        self, log_alpha: Array, group_size: Array, *, beta: float, gamma: float, zeta: float
-    ) -> Any:
+    def expected_l0_grad(self, log_alpha: Array, group_size: Array, **law: float) -> Any:
         """Return its derivative."""
-        return self._prob(log_alpha, beta, gamma, zeta)[2] * group_size
+        return self._prob(log_alpha, **law)[2] * group_size
 
     def expected_l2(
         self,
@@ -407,12 +398,9 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return the expected L2."""
-        law = (beta, gamma, zeta)
         return self._expected_norm(2, log_alpha, weight, bias, on, gates_bias, law)[0]
 
     def expected_l2_grad(
@@ -423,12 +411,9 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return its derivatives."""
-        law = (beta, gamma, zeta)
         return self._expected_norm(2, log_alpha, weight, bias, on, gates_bias, law)[1]
 
     def expected_l1(
@@ -439,12 +424,9 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return the expected L1."""
-        law = (beta, gamma, zeta)
         return self._expected_norm(1, log_alpha, weight, bias, on, gates_bias, law)[0]
 
     def expected_l1_grad(
@@ -455,12 +437,9 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return its derivatives."""
-        law = (beta, gamma, zeta)
         return self._expected_norm(1, log_alpha, weight, bias, on, gates_bias, law)[1]
 
     def _l0_scale(self, lam: float, n_train: int) -> float:
@@ -472,18 +451,12 @@ class Plain:
         return l2 / (2 * n_train)
 
     def _l0(
-        self,
-        log_alpha: Any,
-        weight: Any,
-        on: str,
-        gates_bias: bool,
-        law: tuple[float, float, float],
+        self, log_alpha: Any, weight: Any, on: str, gates_bias: bool, law: Law
     ) -> tuple[Any, Any]:
         """Return the expected L0 of a layer, and its derivative in log_alpha."""
         size = self._count(weight.shape, on, gates_bias)
-        beta, gamma, zeta = law
-        value = self.expected_l0(log_alpha, size, beta=beta, gamma=gamma, zeta=zeta)
-        return value, self.expected_l0_grad(log_alpha, size, beta=beta, gamma=gamma, zeta=zeta)
+        value = self.expected_l0(log_alpha, size, **law)
+        return value, self.expected_l0_grad(log_alpha, size, **law)
 
     def _penalty(
         self,
@@ -495,7 +468,7 @@ class Plain:
         lam: float,
         l2: float,
         n_train: int,
-        law: tuple[float, float, float],
+        law: Law,
     ) -> tuple[Any, tuple[Any, Any, Any]]:
         a, b = self._l0_scale(lam, n_train), self._l2_scale(l2, n_train)
         l0, d_l0 = self._l0(log_alpha, weight, on, gates_bias, law)
@@ -515,12 +488,9 @@ class Plain:
         lam: float,
         l2: float,
         n_train: int,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return the penalty of a layer."""
-        law = (beta, gamma, zeta)
         return self._penalty(log_alpha, weight, bias, on, gates_bias, lam, l2, n_train, law)[0]
 
     def penalty_grad(
@@ -534,12 +504,9 @@ class Plain:
         lam: float,
         l2: float,
         n_train: int,
-        beta: float,
-        gamma: float,
-        zeta: float,
+        **law: float,
     ) -> Any:
         """Return its derivatives."""
-        law = (beta, gamma, zeta)
         return self._penalty(log_alpha, weight, bias, on, gates_bias, lam, l2, n_train, law)[1]
 
     # --- layers: both are a linear map of the weights, gated in one of three places ---
@@ -752,13 +719,10 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
+        **geometry: Any,
     ) -> Any:
         """Return the gated convolution."""
-        how = self._how(stride, padding, dilation, groups)
+        how = self._how(**geometry)
         bias = self._conv_bias_in_training(bias)
         return self._layer(x, weight, bias, z, on, gates_bias, how)
 
@@ -775,13 +739,10 @@ class Plain:
         *,
         on: str,
         gates_bias: bool,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
+        **geometry: Any,
     ) -> Any:
         """Pull dy back."""
-        how = self._how(stride, padding, dilation, groups)
+        how = self._how(**geometry)
         added = self._conv_bias_in_training(bias)
         dx, dw, db, dz = self._layer_vjp(dy, x, weight, added, z, on, gates_bias, how)
         return dx, dw, np.zeros_like(bias) if added is None else db, dz
@@ -949,16 +910,16 @@ class Plain:
         return self._test_gate(log_alpha, beta, gamma, zeta)[0] > 0
 
     def _open_gates(self, network: Mapping[str, Any], *, probability: bool) -> list[Any]:
-        law = (network["beta"], network["gamma"], network["zeta"])
+        law = law_of(network)
         found: list[Any] = []
         for layer in network["layers"]:
             log_alpha = layer.get("log_alpha")
             if layer.get("on") is None or log_alpha is None:
                 found.append(None)
             elif probability:
-                found.append(self._expected_on(log_alpha, *law))
+                found.append(self._expected_on(log_alpha, **law))
             else:
-                found.append(self._is_on(log_alpha, *law).astype(float))
+                found.append(self._is_on(log_alpha, **law).astype(float))
         return found
 
     def expected_cost(self, network: Mapping[str, Any]) -> Any:
@@ -982,13 +943,19 @@ class Plain:
         first, second = self._moment_decays()
         return first * m + (1 - first) * g, second * v + (1 - second) * g * g
 
+    def _update(
+        self, theta: Any, g: Any, m: Any, v: Any, t: int, lr: float, decay: float
+    ) -> tuple[Any, Any, Any]:
+        """Return theta, m and v after a step; `decay`, l2/N, is for who has weight decay in it."""
+        m, v = self._moments_of(m, v, g)
+        return theta - self._adam_step(m, v, t, lr), m, v
+
     def adam(self, theta: Array, grads: Array, *, lr: float) -> Any:
         """Return the parameters after each step."""
         m, v = np.zeros_like(theta), np.zeros_like(theta)
         path = []
         for t, g in enumerate(grads, 1):
-            m, v = self._moments_of(m, v, g)
-            theta = theta - self._adam_step(m, v, t, lr)
+            theta, m, v = self._update(theta, g, m, v, t, lr, 0.0)
             path.append(theta)
         return np.stack(path)
 
@@ -1056,9 +1023,9 @@ class Plain:
         return self._conv_bias_in_training(bias)
 
     def _gates_at_test(self, network: Mapping[str, Any]) -> list[Any]:
-        law = (network["beta"], network["gamma"], network["zeta"])
+        law = law_of(network)
         return [
-            None if layer.get("on") is None else self._test_gate(layer["log_alpha"], *law)[0]
+            None if layer.get("on") is None else self._test_gate(layer["log_alpha"], **law)[0]
             for layer in network["layers"]
         ]
 
@@ -1078,10 +1045,10 @@ class Plain:
         return -log_p[rows, labels].mean(), (np.exp(log_p) - target) / len(labels)
 
     def _draw_layers(self, network: Mapping[str, Any], u: Sequence[Any]) -> list[Draw | None]:
-        law = (network["beta"], network["gamma"], network["zeta"])
+        law = law_of(network)
         noise = iter(u)
         return [
-            None if layer.get("on") is None else self._draw(layer["log_alpha"], next(noise), *law)
+            None if layer.get("on") is None else self._draw(layer["log_alpha"], next(noise), **law)
             for layer in network["layers"]
         ]
 
@@ -1154,7 +1121,7 @@ class Plain:
             scale = self._l2_scale(l2, n_train)
             value, slope = self._norm(2, weight)
             return scale * value.sum(), {"weight": scale * slope}
-        law = (network["beta"], network["gamma"], network["zeta"])
+        law = law_of(network)
         shift = np.zeros(1) if bias is None else bias
         gates_bias = layer["gates_bias"] and bias is not None
         value, (by_log_alpha, by_weight, by_bias) = self._penalty(
@@ -1212,8 +1179,9 @@ class Plain:
                 now, x[t], labels[t], [one[t] for one in u], lam=lam, l2=l2, n_train=n_train
             )
             for name, g in found["grads"].items():
-                m[name], v[name] = self._moments_of(m[name], v[name], g)
-                params[name] = params[name] - self._adam_step(m[name], v[name], t + 1, lr)
+                params[name], m[name], v[name] = self._update(
+                    params[name], g, m[name], v[name], t + 1, lr, l2 / n_train
+                )
                 history[name].append(params[name])
             average = {
                 name: self._average(path, decay, starts[name])[-1] for name, path in history.items()

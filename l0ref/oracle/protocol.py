@@ -45,10 +45,13 @@ all that its author needs, together with the list of functions in `l0ref.oracle.
 
    The type is the target's own name for it. One has a meaning: ``NotImplementedError`` says that
    this function, or this case of it, is not there, and it is reported as that and not as wrong.
+   Such an answer is the only way to refuse arguments: to exit, or to be silent, is none.
 
 5. Nothing else may be written to standard output. What is to be read by people goes to standard
    error, of which the end is shown if the process dies. A process that writes anything else, dies,
    or does not answer in time has failed the call; it is ended and started again for the next one.
+   After three such calls of a function that one is not called any more, and after twelve in a row
+   nothing is.
 
 An answer may also say what else happened: ``"stdout"``, a text that was printed (and kept away from
 the protocol); ``"changed"``, a list of arguments that were changed in place; ``"state"``, a list of

@@ -243,11 +243,13 @@ def _show_failures(name: str, bad: Sequence[Outcome], console: Console, *, full:
     console.print()
     console.print(Text(f"✗ {name}", "bold red"))
     grid = Table.grid(padding=(0, 2))
+    phases: dict[str, list[str]] = {}  # one cause has the same words in all of them
     for outcome in bad:
-        message = outcome.message
-        if len(message) > LETTERS and not full:
-            message = message[:LETTERS] + " ..."
-        grid.add_row(Text(outcome.phase, "dim"), Text(message))
+        phases.setdefault(outcome.message, []).append(outcome.phase)
+    for message, where in phases.items():
+        cut = len(message) > LETTERS and not full
+        text = message[:LETTERS] + " ..." if cut else message
+        grid.add_row(Text("\n".join(where), "dim"), Text(text))
     console.print(Padding(grid, (0, 0, 0, 2)))
     with_inputs = [o for o in bad if isinstance(o.evidence.get("args"), Mapping)]
     if not with_inputs:

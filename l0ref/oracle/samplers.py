@@ -6,14 +6,14 @@ Wolfowitz, Hoeffding, Azuma); none rests on a normal approximation.
 The chance of a false alarm
 ---------------------------
 `ALPHA` = 1e-6 for a whole check of an honest target, both dtypes together, by Bonferroni: it is
-split evenly over the 2 dtypes, in each over the 9 `FAMILIES` of tests, in each over 6 looks (the
+split evenly over the 2 dtypes, in each over the 11 `FAMILIES` of tests, in each over 6 looks (the
 four `LOOKS` at the growing sample, one at gates on two axes, one at gates that are nearly always
 open or closed), and in each over all tests of that family. So the two-sided test of an atom, of
 which 3 gates have 6, has
 
-.. math:: 10^{-6} / (2 \cdot 9 \cdot 6 \cdot 6) = 1.5 \cdot 10^{-9},
+.. math:: 10^{-6} / (2 \cdot 11 \cdot 6 \cdot 6) = 1.3 \cdot 10^{-9},
 
-or 6.0 standard deviations. Noise that comes again is counted, and `SAME_ROWS` and `SAME_DRAWS` say
+or 6.1 standard deviations. Noise that comes again is counted, and `SAME_ROWS` and `SAME_DRAWS` say
 how often is too often: their chances, 1e-13 in all, are in what the other families leave.
 Equality (the same seed, the same draws) and the pathwise gradient at given draws are not
 statistics: they are exact, and have no chance of a false alarm.
@@ -23,19 +23,22 @@ What is caught
 The sample grows from look to look and stops at the first that shows something. At the last,
 n = 2^21 draws of each gate, a relative error of 2 % in an atom of mass p is off by
 0.02 sqrt(n p / (1-p)) standard deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so
-that it is missed with a probability of 2e-4, and the others less often. With ``quick`` the last
+that it is missed with a probability of 3e-4, and the others less often. With ``quick`` the last
 look is at n = 2^17, which shows 8 %. A gate that uses another one's noise, at whatever distance in
 the stream up to half of the first 2^15 draws, is caught at the first look, and so are seeds that
 give the same stream or a shifted one, any two of 300 gates that share their noise or have it
-mirrored, and noise of few different values. Draws that come again at any distance are caught once
-they are among those that were looked at.
+mirrored, and noise of few different values. So is noise of which any two numbers are independent
+and three are not, as in u3 = (u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates, and
+in three numbers of the stream of which the first two are at most `NEAREST` apart. Draws that come
+again at any distance are caught once they are among those that were looked at.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +62,8 @@ FAMILIES = (
     "mean",
     "joint",
     "correlation",
+    "triples",
+    "triples of many",
     "lags",
     "seeds",
     "noise",
@@ -106,6 +111,8 @@ SEED_DISTANCES = tuple(2**k for k in range(1, 17))
 """A seed of which only some bits are used gives the same draws at one of these."""
 COARSEST = 2.0**-22
 """The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
+NEAREST = 32
+"""Of three numbers of the stream, the first two are looked at up to this distance."""
 
 
 class Drawn(NamedTuple):
@@ -185,6 +192,7 @@ def check_draw(
             gates.check(budget)
             gates.check_rows(budget)
             if look == LOOKS[0]:
+                _check_triples_of_stream(gates, budget)
                 _check_far(calls, dtype, seed, budget, exact)
                 _check_many(calls, dtype, seed, budget, exact)
     except _Alarm as alarm:
@@ -290,6 +298,7 @@ def _check_many(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Ex
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
     gates.add(*_draw(calls, dtype, gates, DRAWS_OF_MANY, seed, exact))
     gates.check_shared(budget)
+    gates.check_triples(budget)
     if dtype == "float64":
         gates.check_ties(budget)
 
@@ -341,6 +350,21 @@ class _Gates:
         scores: Floats = 2 * middle - 1
         return scores
 
+    def waves(self, z: Floats, gate: int) -> tuple[Floats, Floats]:
+        """Return cos(2 pi u) and sin(2 pi u) of each draw's noise u, their means over u at an atom.
+
+        The means are exactly 0 under the law. One is even about the middle of the noise and one is
+        odd: if u3 = (u1 + u2 + c) mod 1, the product of three cosines or that of three sines has
+        another mean than 0, whatever c is.
+        """
+        waves = -np.exp(1j * np.pi * self.scores(z, gate))
+        # the mean of exp(2 pi i u) over u from 0 to p
+        low, high = (
+            np.sinc(p) * np.exp(1j * np.pi * p) for p in (self.p_zero[gate], self.p_one[gate])
+        )
+        waves[z == 0], waves[z == 1] = low, np.conj(high)
+        return waves.real, waves.imag
+
     def alarm(self, message: str, **evidence: Any) -> _Alarm:
         seen = None if self.observation is None else self.observation._replace(ok=False)
         return _Alarm(f"{message} (n = {self.n:,})", seen, n=self.n, **evidence)
@@ -350,8 +374,16 @@ class _Gates:
         self._check_atoms(budget)
         self._check_density(budget)
         self._check_mean(budget)
-        self._check_joint(budget)
-        self._check_correlation(budget)
+        gates = range(self.z.shape[1])
+        scores = [self.scores(self.z[:, gate], gate) for gate in gates]
+        even, odd = zip(*(self.waves(self.z[:, gate], gate) for gate in gates), strict=True)
+        pairs, triples = list(combinations(gates, 2)), list(combinations(gates, 3))
+        self._check_joint(budget, pairs, budget.share(9 * len(pairs)))
+        self._check_products(budget, pairs, scores, "their ranks", budget.share(len(pairs)))
+        each = budget.share((27 + 2) * len(triples))
+        self._check_joint(budget, triples, each)
+        self._check_products(budget, triples, even, "cos(2 pi u)", each)
+        self._check_products(budget, triples, odd, "sin(2 pi u)", each)
 
     def _check_atoms(self, budget: _Budget) -> None:
         n_gates = self.z.shape[1]
@@ -410,42 +442,46 @@ class _Gates:
                     allowed=allowed,
                 )
 
-    def _check_joint(self, budget: _Budget) -> None:
-        """Test how often two gates are both closed, one closed and one open, and so on."""
-        n_gates = self.z.shape[1]
-        n_pairs = n_gates * (n_gates - 1) // 2
-        each = budget.share(9 * n_pairs)
+    def _check_joint(self, budget: _Budget, sets: Sequence[tuple[int, ...]], each: float) -> None:
+        """Test how often gates are closed, inside and open at once, in every combination."""
         kinds = np.where(self.z == 0, 0, np.where(self.z == 1, 2, 1))
         masses = np.stack([self.p_zero, 1 - self.p_zero - self.p_one, self.p_one])
         words = ("0", "inside", "1")
-        for i, j in _pairs(n_gates):
-            counts = np.bincount(3 * kinds[:, i] + kinds[:, j], minlength=9)
-            for cell, count in enumerate(counts):
-                a, b = divmod(cell, 3)
-                p = masses[a, i] * masses[b, j]
+        for chosen in sets:
+            shape = (3,) * len(chosen)
+            cells = np.ravel_multi_index(tuple(kinds[:, chosen].T), shape)
+            counts = np.bincount(cells, minlength=3 ** len(chosen))
+            for states, count in zip(np.ndindex(shape), counts, strict=True):
+                p = float(np.prod(masses[states, chosen]))
                 budget.spend(each)
                 if _binomial_p(int(count), self.n, p) < each:
+                    pairs = zip(chosen, states, strict=True)
+                    first, *rest = (f"{self.name(gate)} is {words[kind]}" for gate, kind in pairs)
                     raise self.alarm(
-                        f"{self.name(i)} is {words[a]} while {self.name(j)} is {words[b]} in "
-                        f"{count / self.n:.5f} of the draws, {p:.5f} if they are independent: "
-                        "they share noise",
+                        f"{first} while {' and '.join(rest)} in {count / self.n:.5f} of the "
+                        f"draws, {p:.5f} if they are independent: they share noise",
                         got=count / self.n,
-                        expected=float(p),
+                        expected=p,
                     )
 
-    def _check_correlation(self, budget: _Budget) -> None:
-        n_gates = self.z.shape[1]
-        each = budget.share(n_gates * (n_gates - 1) // 2)
-        scores = [self.scores(self.z[:, gate], gate) for gate in range(n_gates)]
+    def _check_products(
+        self,
+        budget: _Budget,
+        sets: Sequence[tuple[int, ...]],
+        factors: Sequence[Floats],
+        what: str,
+        each: float,
+    ) -> None:
+        """Test the means of products over gates, of factors in [-1, 1] of mean 0."""
         allowed = math.sqrt(2 * math.log(2 / each) / self.n)
-        for i, j in _pairs(n_gates):
-            product = float(np.mean(scores[i] * scores[j]))
+        for chosen in sets:
+            product = float(np.mean(np.prod([factors[gate] for gate in chosen], axis=0)))
             budget.spend(each)
             if abs(product) > allowed:
+                names = " and ".join(map(self.name, chosen))
                 raise self.alarm(
-                    f"{self.name(i)} and {self.name(j)} go together: the mean product of their "
-                    f"ranks is {product:+.4f}, 0 if they are independent, {allowed:.4f} is "
-                    "allowed: they share noise",
+                    f"{names} go together: the mean product of {what} is {product:+.4f}, 0 if "
+                    f"they are independent, {allowed:.4f} is allowed: they share noise",
                     got=product,
                     expected=0.0,
                     allowed=allowed,
@@ -489,6 +525,36 @@ class _Gates:
                         expected=0,
                     )
 
+    def check_triples(self, budget: _Budget) -> None:
+        """Test any three gates: the products of their signs, fair coins, by Hoeffding's inequality.
+
+        A sign says whether the noise is above its median, or between its quartiles. Neither needs
+        more than the gates tell: no atom is as large as a quarter.
+        """
+        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        n_gates = len(scores)
+        each = budget.share(2 * 2 * math.comb(n_gates, 3))
+        allowed = math.sqrt(2 * math.log(2 / each) / self.n)
+        for is_up in (scores > 0, np.abs(scores) < 0.5):
+            budget.spend(each, math.comb(n_gates, 3))
+            signs = np.where(is_up, np.float32(1), np.float32(-1))  # exact: sums below 2^24
+            for i in range(n_gates - 2):
+                rest = signs[i + 1 :]
+                products = (signs[i] * rest) @ rest.T / self.n
+                np.fill_diagonal(products, 0)
+                worst = int(np.argmax(np.abs(products)))
+                product = float(products.flat[worst])
+                if abs(product) > allowed:
+                    j, k = (i + 1 + part for part in sorted(divmod(worst, len(rest))))
+                    raise self.alarm(
+                        f"of {n_gates} gates that are alike, [{i}], [{j}] and [{k}] go together: "
+                        f"the mean product of their signs is {product:+.4f}, {allowed:.4f} is "
+                        "allowed: they share noise",
+                        got=product,
+                        expected=0.0,
+                        allowed=allowed,
+                    )
+
     def check_ties(self, budget: _Budget) -> None:
         """Test how often draws inside (0, 1) are equal: not as in noise of few values.
 
@@ -508,10 +574,6 @@ class _Gates:
                 got=m - n_values,
                 allowed=allowed,
             )
-
-
-def _pairs(n: int) -> Iterator[tuple[int, int]]:
-    return ((i, j) for i in range(n) for j in range(i + 1, n))
 
 
 def _binomial_p(count: int, n: int, p: float) -> float:
@@ -563,10 +625,35 @@ def _check_streams(
                     )
 
 
+def _check_triples_of_stream(gates: _Gates, budget: _Budget) -> None:
+    r"""Look for three numbers of the stream that go together, gate after gate and draw after draw.
+
+    With factors f of mean 0 in [-1, 1], each independent of the rest, the products
+    :math:`f_m f_{m+a} f_{m+b}`, 0 < a < b, have conditional mean 0 given all that is before the
+    last factor: Azuma's inequality holds for their sum, as in `_check_streams`.
+    """
+    half = gates.z.size // 2
+    each = budget.share(2 * 2 * NEAREST * half)
+    of_each = [gates.waves(z, i) for i, z in enumerate(gates.z.T)]
+    for waves in zip(*of_each, strict=True):
+        f = np.stack(waves, axis=1).ravel()
+        for a in range(1, NEAREST + 1):
+            budget.spend(each, half)
+            both = np.append(f[:-a] * f[a:], np.zeros(a))
+            b, product = _largest_product(both, f, range(a + 1, a + 1 + half), each)
+            if b is not None:
+                raise gates.alarm(
+                    "three numbers of the stream (gate after gate, draw after draw) go together: "
+                    f"one, that {a} behind it and that {b} behind it have a mean product of "
+                    f"{product:+.4f}: noise is used again",
+                    lags=[a, b],
+                )
+
+
 def _largest_product(a: Floats, b: Floats, lags: range, each: float) -> tuple[int | None, float]:
     """Return the lag k at which the mean of a_t b_{t+k} is too large, if there is one."""
     n = len(a)
-    size = fft.next_fast_len(2 * n)
+    size = fft.next_fast_len(n + lags.stop, real=True)
     sums = fft.irfft(np.conj(fft.rfft(a, size)) * fft.rfft(b, size), size)
     k = np.arange(lags.start, lags.stop)
     products = sums[k] / (n - k)

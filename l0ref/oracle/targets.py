@@ -40,7 +40,9 @@ __all__ = [
     "OpenTarget",
     "TargetError",
     "TargetExited",
+    "TargetGarbled",
     "TargetImportError",
+    "TargetRaised",
     "TargetTimeout",
     "functions_of",
     "load_object",
@@ -49,6 +51,10 @@ __all__ = [
 
 STARTUP_TIMEOUT = 120.0
 """Seconds that a process may take to be imported and to say hello."""
+
+MOST_LOST = 12
+"""After so many calls in a row that cost the process, it is not started again."""
+NO_ANSWER = f"the target gave no answer {MOST_LOST} times in a row"
 
 _LONGEST_ANSWER = 2**30
 _TURN = 0.25
@@ -78,12 +84,20 @@ class TargetError(Exception):
         self.call = Call() if call is None else call
 
 
-class TargetTimeout(TargetError):  # noqa: N818  # "Error" is said by its base
+class TargetRaised(TargetError):  # noqa: N818  # "Error" is said by its base
+    """The target itself reports an error: the only way to refuse an argument."""
+
+
+class TargetTimeout(TargetError):  # noqa: N818  # likewise
     """It did not answer in time."""
 
 
 class TargetExited(TargetError):  # noqa: N818  # likewise
     """Its process is gone, or it asked to exit."""
+
+
+class TargetGarbled(TargetError):  # noqa: N818  # likewise
+    """Its process wrote to standard output what is no answer."""
 
 
 class TargetImportError(TargetError):
@@ -101,11 +115,17 @@ class OpenTarget(abc.ABC):
         Which of `interface.FUNCTIONS` it has.
     restarts : int
         How often its process has been started again.
+    in_python : bool
+        Whether it gets NumPy's arrays: of any dtype, and not only of those that it works with.
+    given_up : str
+        Why it is not called any more; empty as long as it is.
     """
 
     name: str
     functions: frozenset[str]
     restarts: int = 0
+    in_python: bool = True
+    given_up: str = ""
 
     def call(self, function: str, args: Mapping[str, Any], *, timeout: float = 10.0) -> Call:
         """Call one of its functions.
@@ -128,7 +148,8 @@ class OpenTarget(abc.ABC):
         NotImplementedByTarget
             If it does not have the function, or raises NotImplementedError.
         TargetError
-            If the call fails: `TargetTimeout` and `TargetExited` in their cases.
+            If the call fails: `TargetRaised` if it reports an error, and `TargetTimeout`,
+            `TargetExited` and `TargetGarbled` in their cases.
         """
         if function not in self.functions:
             raise NotImplementedByTarget(f"{self.name} has no {function}")
@@ -195,7 +216,7 @@ def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
     if text.startswith(_COMMAND):
         if isolate is False:
             raise ValueError(f"isolate must be True for a command, got False with {text!r}")
-        return _ProcessTarget(shlex.split(text.removeprefix(_COMMAND)), text)
+        return _ProcessTarget(shlex.split(text.removeprefix(_COMMAND)), text, in_python=False)
     if isolate is False:
         return _ObjectTarget(load_object(text), text)
     return _ProcessTarget([sys.executable, "-m", "l0ref.oracle.worker", text], text)
@@ -354,7 +375,7 @@ def _raise_for(
         raise NotImplementedByTarget(f"{function}: {raised.message or raised.type}") from cause
     if raised.type == "SystemExit":
         raise TargetExited(f"{function} asked to exit ({text}){at}", call) from cause
-    raise TargetError(f"{function} raised {text}{at}", call) from cause
+    raise TargetRaised(f"{function} raised {text}{at}", call) from cause
 
 
 # --- in a process of its own ---
@@ -371,7 +392,7 @@ class _Broken(Exception):  # noqa: N818  # a state of the process
 class _ProcessTarget(OpenTarget):
     """A process that speaks JSON lines; a worker that serves a Python target is one."""
 
-    def __init__(self, command: list[str], name: str) -> None:
+    def __init__(self, command: list[str], name: str, *, in_python: bool = True) -> None:
         if os.name != "posix":
             raise TargetImportError(
                 f"{name}: targets in processes need POSIX (Linux, macOS, WSL); "
@@ -379,7 +400,8 @@ class _ProcessTarget(OpenTarget):
             )
         if not command:
             raise TargetImportError(f"{name!r} names no program")
-        self._command, self.name = command, name
+        self._command, self.name, self.in_python = command, name, in_python
+        self._n_lost = 0
         self._process: _Process | None = None
         self._start()
 
@@ -418,6 +440,29 @@ class _ProcessTarget(OpenTarget):
         self._id = 0
 
     def _call(self, function: str, args: Mapping[str, Any], timeout: float) -> Call:
+        if self.given_up:
+            raise TargetExited(f"{function} is not called: {NO_ANSWER}")
+        try:
+            answer = self._answer(function, args, timeout)
+        except TargetError as lost:
+            self._n_lost += 1
+            if self._n_lost == MOST_LOST:
+                self.given_up = f"{NO_ANSWER}, the last time: {lost}"
+            raise
+        self._n_lost = 0
+        call = Call()
+        try:
+            call = _call_of(answer)
+            raised = _raised(answer["error"]) if "error" in answer else None
+            result = protocol.decode(answer.get("result"))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise TargetError(f"{function} returned what cannot be read: {error}", call) from None
+        if raised is not None:
+            _raise_for(raised, function, call)
+        return call._replace(result=result)
+
+    def _answer(self, function: str, args: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Return what its process answers; a process that gives no answer is ended."""
         if self._process is None:
             self._start()
             self.restarts += 1
@@ -430,7 +475,7 @@ class _ProcessTarget(OpenTarget):
         }
         try:
             line = protocol.write_message(request)
-            answer = self._process.exchange(line, self._id, timeout)
+            return self._process.exchange(line, self._id, timeout)
         except _Broken as broken:
             self.close()
             if broken.kind is TargetTimeout:
@@ -439,16 +484,6 @@ class _ProcessTarget(OpenTarget):
         except BaseException:  # an interrupt: what it would answer belongs to no call
             self.close()
             raise
-        call = Call()
-        try:
-            call = _call_of(answer)
-            raised = _raised(answer["error"]) if "error" in answer else None
-            result = protocol.decode(answer.get("result"))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise TargetError(f"{function} returned what cannot be read: {error}", call) from None
-        if raised is not None:
-            _raise_for(raised, function, call)
-        return call._replace(result=result)
 
     def close(self) -> None:
         """End the process."""
@@ -525,7 +560,9 @@ class _Process:
                 if b"\n" in piece:
                     break
                 if size > _LONGEST_ANSWER:
-                    raise _Broken(TargetError, f"it wrote a line of {size} bytes, and no end to it")
+                    raise _Broken(
+                        TargetGarbled, f"it wrote a line of {size} bytes, and no end to it"
+                    )
         line, _, more = b"".join(pieces).partition(b"\n")
         return self._checked(line, more, number)
 
@@ -559,14 +596,14 @@ class _Process:
                 raise protocol.ProtocolError('it has not one of "result" and "error"')
         except protocol.ProtocolError as error:
             raise _Broken(
-                TargetError,
-                f"it wrote to standard output what is no answer: {_shown(line)}; {error}. "
+                TargetGarbled,
+                f"it wrote to standard output: {_shown(line)}, which is no answer ({error}). "
                 "What is for people goes to standard error",
             ) from None
         if more:
             raise _Broken(
-                TargetError,
-                f"it wrote more than its answer to standard output: {_shown(more)}. "
+                TargetGarbled,
+                f"it wrote to standard output: {_shown(more)}, behind its answer. "
                 "What is for people goes to standard error",
             )
         return answer

@@ -5,6 +5,9 @@ is rarely 0, weights are never square, cotangents are never ones, and gates are 
 and open side by side. Hyperparameters are exact in float32, so that a float32 implementation reads
 the very numbers that a float64 one does.
 
+These are parts to build tests of one's own from, in either dtype. The oracle's own inputs,
+`l0ref.oracle.strategies`, are whole calls of its functions, and belong to what a check is.
+
 A **kink** is a place where a derivative jumps: a gate at the moment it is clipped, a rectifier at
 0, a max pool with two equal winners. What a gradient is there is a convention, and differences are
 wrong there. Strategies with a `margin` keep away from kinks by construction.

@@ -85,6 +85,55 @@ PENALTY = ("group_size", "expected_l0", "expected_l2", "expected_l2_grad", "expe
 COUNTS = ("dense_flops", "dense_params", "conv2d_flops", "conv2d_params")
 TRAIN = ("penalty", "loss_and_grads", "train")
 
+# The example has no cost of a network: it gets one, in which some layers have the FLOPs of open
+# gates.
+_COST_OF_LAYERS = """\
+from l0ref.flops import layer_costs
+from l0ref.layers import Conv2d
+from l0ref.oracle.reference import network_of
+
+
+def _cost(network, on):
+    right, whole = layer_costs(network, on), layer_costs(network)
+    parts = zip(network.layers, right, whole)
+    flops = sum(b.flops if WHICH else a.flops for layer, a, b in parts)
+    return {"flops": flops, "params": sum(a.params for a in right)}
+
+
+def expected_cost(network):
+    made = network_of(network)
+    gates = [one.law(layer.params["log_alpha"]) for _, layer, one in made.gated]
+    return _cost(made, [one.prob_active() for one in gates])
+
+
+def hard_cost(network):
+    made = network_of(network)
+    return _cost(made, made.open_gates())
+
+
+def adam(theta,"""
+
+# All that goes into the example's functions is made float32, and so is what comes out.
+_IN_SINGLE = """\
+right = from_torch(sys.modules[__name__])
+
+
+def _single(value):
+    if isinstance(value, dict):
+        return {key: _single(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_single(part) for part in value]
+    return value.astype("float32") if getattr(value, "dtype", None) == "float64" else value
+
+
+def _in_single(function):
+    return lambda **args: function(**_single(args))
+
+
+target = {name: _in_single(one) for name, one in vars(right).items() if name != "name"}
+target = type("Single", (), {name: staticmethod(one) for name, one in target.items()})()
+"""
+
 TARGET_MUTANTS = (
     # --- plain NumPy: P(z != 0) ---
     TargetMutant(
@@ -176,6 +225,15 @@ TARGET_MUTANTS = (
         "return sigmoid(t)\n\n\ndef _logit_cdf",
         "prob-grad-without-complement",
         PROB,
+    ),
+    TargetMutant(
+        "numpy-prob-plus-below-zero",
+        NUMPY,
+        "return log_alpha - beta * math.log(-gamma / zeta)",
+        "shift = beta * math.log(-gamma / zeta)\n"
+        "    return log_alpha - np.where(log_alpha < 0, -shift, shift).astype(log_alpha.dtype)",
+        "prob-plus-sign",
+        ("prob_active", "log_prob_active", "prob_active_grad"),
     ),
     # --- plain NumPy: the law ---
     TargetMutant(
@@ -373,6 +431,22 @@ TARGET_MUTANTS = (
         TEST,
     ),
     TargetMutant(
+        "numpy-test-fixed-stretch",
+        NUMPY,
+        "return clip(sigmoid(log_alpha) * (zeta - gamma) + gamma)  # Eq. 13: no beta",
+        "return clip(sigmoid(log_alpha) * 1.2 - 0.1)",
+        "stretch-hard-coded",
+        TEST,
+    ),
+    TargetMutant(
+        "numpy-prob-fixed-law",
+        NUMPY,
+        "return log_alpha - beta * math.log(-gamma / zeta)",
+        "return log_alpha - 2 / 3 * math.log(0.1 / 1.1)",
+        "law-hard-coded",
+        PROB,
+    ),
+    TargetMutant(
         "numpy-test-unstretched",
         NUMPY,
         "return clip(sigmoid(log_alpha) * (zeta - gamma) + gamma)  # Eq. 13: no beta",
@@ -558,8 +632,20 @@ TARGET_MUTANTS = (
         NUMPY,
         "return dxz * z, (x * z).T @ dy, dy.sum(0), dz if z.ndim == 2 else dz.sum(0)",
         "return dxz * z, x.T @ dy, dy.sum(0), dz if z.ndim == 2 else dz.sum(0)",
-        None,  # of gates on the inputs alone
+        "dweight-ungated",  # of gates on the inputs alone
         ("dense_vjp",),
+    ),
+    TargetMutant(
+        "numpy-dense-dz-mean",
+        NUMPY,
+        "def dense_vjp(dy, x, weight, bias, z, *, on, gates_bias):\n",
+        "def dense_vjp(dy, x, weight, bias, z, *, on, gates_bias):\n"
+        "    *others, dz = _dense_vjp(dy, x, weight, bias, z, on, gates_bias)\n"
+        '    is_shared = z.ndim == (2 if on == "weights" else 1)\n'
+        "    return *others, dz / len(x) if is_shared else dz\n\n\n"
+        "def _dense_vjp(dy, x, weight, bias, z, on, gates_bias):\n",
+        "dz-averaged",
+        ("dense", "dense_vjp"),
     ),
     TargetMutant(
         "numpy-dense-dz-no-bias",
@@ -659,6 +745,22 @@ TARGET_MUTANTS = (
         COUNTS,
     ),
     TargetMutant(
+        "numpy-flops-open",
+        NUMPY,
+        "def adam(theta,",
+        _COST_OF_LAYERS.replace("WHICH", "True"),
+        "flops-all-open",
+        ("expected_cost", "hard_cost"),
+    ),
+    TargetMutant(
+        "numpy-flops-of-dense-open",
+        NUMPY,
+        "def adam(theta,",
+        _COST_OF_LAYERS.replace("WHICH", "not isinstance(layer, Conv2d)"),
+        "flops-of-dense-layers-open",
+        ("expected_cost", "hard_cost"),
+    ),
+    TargetMutant(
         "numpy-adam-eps-in-root",
         NUMPY,
         "(np.sqrt(v / (1 - 0.999**t)) + 1e-8)",
@@ -722,6 +824,39 @@ TARGET_MUTANTS = (
         "torch.sigmoid((torch.log(u) + log_alpha) / beta)",
         "noise-one-sided",
         SAMPLE,
+    ),
+    TargetMutant(
+        "torch-fixed-beta",
+        TORCH,
+        "torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / beta)",
+        "torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / (2 / 3))",
+        "beta-hard-coded",
+        SAMPLE,
+    ),
+    TargetMutant(
+        "torch-fixed-zeta",
+        TORCH,
+        "    return torch.clamp(s * (zeta - gamma) + gamma, 0, 1)\n\n\ndef ppf",
+        "    return torch.clamp(s * (1.1 - gamma) + gamma, 0, 1)\n\n\ndef ppf",
+        "zeta-hard-coded",
+        SAMPLE,
+    ),
+    TargetMutant(
+        "torch-draws-in-single",
+        TORCH,
+        "    s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / beta)\n",
+        "    u, log_alpha = u.float(), log_alpha.float()\n"
+        "    s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / beta)\n",
+        "computed-in-float32",
+        SAMPLE,
+    ),
+    TargetMutant(
+        "torch-everything-in-single",
+        TORCH,
+        'target = from_torch(sys.modules[__name__], name="PyTorch functions")\n',
+        _IN_SINGLE,
+        "computed-in-float32",
+        (*PROB, *SAMPLE, "penalty", "penalty_grad", "dense", "dense_vjp", "adam"),
     ),
     TargetMutant(
         "torch-binarised",
@@ -814,7 +949,7 @@ TARGET_MUTANTS = (
         TORCH,
         "    gate = z[..., None, None]\n",
         "    bias = 0 * bias\n    gate = z[..., None, None]\n",
-        None,  # with gates on outputs alone
+        "conv-bias-dropped",  # with gates on outputs alone
         ("conv2d", "conv2d_vjp"),
     ),
     TargetMutant(
@@ -822,7 +957,7 @@ TARGET_MUTANTS = (
         TORCH,
         "    gate = z[..., None, None]\n",
         "    gate = z[..., None, None] ** 2\n",
-        None,  # with gates on outputs alone
+        "gate-applied-twice",  # with gates on outputs alone
         ("conv2d", "dense"),
     ),
     TargetMutant(
@@ -870,6 +1005,24 @@ TARGET_MUTANTS = (
         ("temporal_average", "train"),
     ),
     TargetMutant(
+        "torch-weight-decay",
+        TORCH,
+        "optimizer = torch.optim.Adam(params.values(), lr=lr)\n",
+        "optimizer = torch.optim.Adam(params.values(), lr=lr, weight_decay=l2 / n_train)\n"
+        "    l2 = 0.0\n",
+        "weight-decay-in-adam",
+        TRAIN,
+    ),
+    TargetMutant(
+        "torch-weight-decay-decoupled",
+        TORCH,
+        "optimizer = torch.optim.Adam(params.values(), lr=lr)\n",
+        "optimizer = torch.optim.AdamW(params.values(), lr=lr, weight_decay=l2 / n_train)\n"
+        "    l2 = 0.0\n",
+        "weight-decay-decoupled",
+        TRAIN,
+    ),
+    TargetMutant(
         "torch-detached-gates",
         TORCH,
         "sample(log_alpha, next(noise), **law)\n        gates",
@@ -908,6 +1061,14 @@ TARGET_MUTANTS = (
         "return jnp.clip(s * (zeta - gamma) + gamma, 0, 1)",
         "return jnp.clip(s * (zeta - gamma), 0, 1)",
         "stretch-without-shift",
+        SAMPLE,
+    ),
+    TargetMutant(
+        "jax-fixed-gamma",
+        JAX,
+        "return jnp.clip(s * (zeta - gamma) + gamma, 0, 1)",
+        "return jnp.clip(s * (zeta + 0.1) - 0.1, 0, 1)",
+        "gamma-hard-coded",
         SAMPLE,
     ),
     TargetMutant(
@@ -1080,6 +1241,14 @@ TARGET_MUTANTS = (
         "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / self.temperature)",
         "s = torch.sigmoid((torch.logit(u) + self.log_alpha) * self.temperature)",
         "beta-multiplies",
+        ("draw", "test_time"),
+    ),
+    TargetMutant(
+        "module-fixed-temperature",
+        MODULE,
+        "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / self.temperature)",
+        "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / (2 / 3))",
+        "beta-hard-coded",
         ("draw", "test_time"),
     ),
     TargetMutant(

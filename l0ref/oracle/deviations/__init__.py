@@ -17,7 +17,7 @@ off by up to 0.108: `test_time`, log_alpha from -6 to 6 at the defaults
 """
 
 # The order of these is the order of the list.
-from . import law, gate, penalties, layers, counting, training  # noqa: F401, I001
+from . import law, gate, penalties, layers, counting, training, everywhere  # noqa: F401, I001
 from .catalogue import DEVIATIONS, Cost, Deviation, cost, touched
 from .listing import markdown
 

@@ -31,6 +31,8 @@ class Deviation(NamedTuple):
     """What is said to whom makes it."""
     at: str
     """The function on whose documented input its cost is measured."""
+    given: int
+    """The first of that function's inputs to measure at: 0, unless it cannot be seen there."""
     wild: str
     """Where it was seen: repository and file; or "in general"."""
     implementation: type[Plain]
@@ -40,7 +42,7 @@ class Cost(NamedTuple):
     """What a mistake does to the documented input."""
 
     largest: float
-    """Largest difference from what is right; nan where numbers of different kinds came."""
+    """Largest difference from what is right; infinite where shapes or infinities differ."""
     text: str
 
 
@@ -49,7 +51,14 @@ DEVIATIONS: dict[str, Deviation] = {}
 
 
 def known(
-    name: str, *, area: str, at: str, formula: str, sentence: str, wild: str = GENERAL
+    name: str,
+    *,
+    area: str,
+    at: str,
+    formula: str,
+    sentence: str,
+    given: int = 0,
+    wild: str = GENERAL,
 ) -> Callable[[type[Plain]], type[Plain]]:
     """Enter a subclass of `Plain` in the catalogue."""
 
@@ -58,7 +67,8 @@ def known(
             raise ValueError(f"name must be new to the catalogue, got {name!r} again")
         if at not in FUNCTIONS:
             raise ValueError(f"at must be a function of the interface, got {at!r}")
-        DEVIATIONS[name] = Deviation(name, area, formula, sentence, at, wild, implementation)
+        entry = Deviation(name, area, formula, sentence, at, given, wild, implementation)
+        DEVIATIONS[name] = entry
         return implementation
 
     return enter
@@ -122,7 +132,8 @@ def cost(name: str) -> Cost:
     """Measure what a known mistake does to the documented input of its function."""
     deviation = DEVIATIONS[name]
     wrong = deviation.implementation()
-    for given, right in zip(INPUTS[deviation.at], _right(deviation.at), strict=True):
+    inputs = list(zip(INPUTS[deviation.at], _right(deviation.at), strict=True))
+    for given, right in inputs[deviation.given :]:
         got = call(wrong, deviation.at, given.args)
         off = difference(got, right)
         if off > 0:
@@ -136,5 +147,6 @@ def cost(name: str) -> Cost:
     if not isinstance(right, list | tuple | dict) and np.ndim(right) == 0:
         return Cost(off, f"{float(got):,.6g} for {float(right):,.6g}: {where}")
     if not np.isfinite(off):
-        return Cost(off, f"not finite, or of another shape: {where}")
+        why = "not finite" if np.shape(got) == np.shape(right) else "of another shape"
+        return Cost(off, f"{why}: {where}")
     return Cost(off, f"off by up to {off:.3g}: {where}")

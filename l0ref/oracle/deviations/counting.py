@@ -239,6 +239,35 @@ class CostAllOpen(Plain):
 
 
 @_net(
+    "flops-all-open",
+    formula="FLOPs with every gate open; parameters with the gates as they are",
+    sentence="your FLOPs do not see the gates, and your count of parameters does",
+)
+class FlopsAllOpen(Plain):
+    def _network_cost(self, network: Any, on: Any) -> dict[str, Any]:
+        is_open = [None if gate is None else np.ones_like(gate) for gate in on]
+        flops = super()._network_cost(network, is_open)["flops"]
+        return {**super()._network_cost(network, on), "flops": flops}
+
+
+@_net(
+    "flops-of-dense-layers-open",
+    formula="FLOPs of dense layers with every gate open, of convolutions with the gates as they "
+    "are",
+    sentence="your FLOPs of dense layers do not see the gates; those of convolutions and your "
+    "count of parameters do",
+)
+class FlopsOfDenseLayersOpen(Plain):
+    def _layer_cost(self, layer: Any, gate: Any, carries: Any, read: Any, shape: Any) -> Any:
+        flops, params = super()._layer_cost(layer, gate, carries, read, shape)
+        if layer["kind"] == "dense":
+            gate = None if gate is None else np.ones_like(gate)
+            carries, read = np.ones_like(carries), np.ones_like(read)
+            flops, _ = super()._layer_cost(layer, gate, carries, read, shape)
+        return flops, params
+
+
+@_net(
     "expected-cost-of-test-gates",
     formula="the expected cost at z_hat for P(z != 0)",
     sentence="your expected cost multiplies by the test gates; it multiplies by P(z != 0)",

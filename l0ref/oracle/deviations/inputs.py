@@ -17,6 +17,11 @@ DEFAULTS = {
 }
 UNEVEN = {"beta": 0.75, "gamma": -0.25, "zeta": 1.125}
 """A law that is not symmetric, so that 0 and 1 cannot be taken for one another."""
+_UNEVEN_WORDS = "beta = 0.75, gamma = -0.25, zeta = 1.125"
+
+
+def _uneven(words: str) -> str:
+    return words.replace("the defaults", _UNEVEN_WORDS)
 
 
 class Input(NamedTuple):
@@ -45,25 +50,32 @@ def _law_inputs() -> dict[str, list[Input]]:
     far = np.array([20.0, 17.0, -17.0, -20.0])
     dz = _normal(1, *grid.shape)
 
+    words = "log_alpha from -6 to 6 at the defaults"
     alone = [
-        Input({"log_alpha": line, **DEFAULTS}, "log_alpha from -6 to 6 at the defaults"),
-        Input({"log_alpha": line, **UNEVEN}, ""),
-        Input({"log_alpha": wide, **DEFAULTS}, ""),
+        Input({"log_alpha": line, **DEFAULTS}, words),
+        Input({"log_alpha": line, **UNEVEN}, _uneven(words)),
+        Input({"log_alpha": wide, **DEFAULTS}, "log_alpha from -40 to 40 at the defaults"),
     ]
+    words = "x from 0.02 to 0.98 and log_alpha from -3 to 3 at the defaults"
+    far_words = words.replace("-3 to 3", "-43 to -37")
     at = [
-        Input(
-            {"x": places, "log_alpha": x, **DEFAULTS},
-            "x from 0.02 to 0.98 and log_alpha from -3 to 3 at the defaults",
-        ),
-        Input({"x": places, "log_alpha": x, **UNEVEN}, ""),
-        Input({"x": places, "log_alpha": x - 40, **DEFAULTS}, ""),
+        Input({"x": places, "log_alpha": x, **DEFAULTS}, words),
+        Input({"x": places, "log_alpha": x, **UNEVEN}, _uneven(words)),
+        Input({"x": places, "log_alpha": x - 40, **DEFAULTS}, far_words),
     ]
-    edges = Input({"x": outside, "log_alpha": np.full(7, 0.5), **DEFAULTS}, "")
+    edges = Input(
+        {"x": outside, "log_alpha": np.full(7, 0.5), **DEFAULTS},
+        "x from -0.25 to 1.25, 0 and 1 among them, and log_alpha = 0.5 at the defaults",
+    )
     words = "log_alpha from -4 to 4 and u from 0.02 to 0.98 at the defaults"
     drawn: list[tuple[Mapping[str, Any], str]] = [
         ({"log_alpha": grid, "u": noise, **DEFAULTS}, words),
-        ({"log_alpha": grid, "u": noise, **UNEVEN}, ""),
-        ({"log_alpha": far, "u": tails, **DEFAULTS}, ""),
+        ({"log_alpha": grid, "u": noise, **UNEVEN}, _uneven(words)),
+        (
+            {"log_alpha": far, "u": tails, **DEFAULTS},
+            "u from 2^-40 to 1 - 2^-40 and log_alpha from 20 to -20, which make up for it, at the "
+            "defaults",
+        ),
     ]
     found = {
         name: list(alone)
@@ -77,7 +89,9 @@ def _law_inputs() -> dict[str, list[Input]]:
             "var",
         )
     }
-    found["log_prob_active"].append(Input({"log_alpha": np.array([-800.0]), **DEFAULTS}, ""))
+    found["log_prob_active"].append(
+        Input({"log_alpha": np.array([-800.0]), **DEFAULTS}, "log_alpha = -800 at the defaults")
+    )
     found |= {"cdf": [*at, edges], "sf": [*at, edges], "pdf": list(at), "logpdf": list(at)}
     found["ppf"] = [
         Input(
@@ -137,7 +151,8 @@ def _penalty_inputs() -> dict[str, list[Input]]:
             "on": on,
             "gates_bias": gates_bias,
         }
-        cases.append((args, f"a 3-5 dense layer, gates on {on}" if len(shape) == 2 else ""))
+        kind = "a 3-5 dense layer" if len(shape) == 2 else "2 to 4 maps, 3 x 2 kernels"
+        cases.append((args, f"{kind}, gates on {on}"))
     found["group_size"] = [
         Input(
             {"weight_shape": a["weight"].shape, "on": a["on"], "gates_bias": a["gates_bias"]},
@@ -289,7 +304,7 @@ def _network_inputs() -> dict[str, list[Input]]:
         "a 5-4-3 network with gates on weights and inputs",
     )
     three = list(zip((mlp, lenet, single), words, strict=True))
-    three.append(({**mlp, **UNEVEN}, ""))
+    three.append(({**mlp, **UNEVEN}, f"{three[0][1]} at {_UNEVEN_WORDS}"))
     found: dict[str, list[Input]] = {}
     for name in ("expected_cost", "hard_cost", "compact"):
         found[name] = [Input({"network": net}, text) for net, text in three]
@@ -346,7 +361,9 @@ def _other_inputs() -> dict[str, list[Input]]:
         ],
         "init_weight": [
             Input({"normal": _normal(62, 8, 3)}, "a dense layer of 8 inputs and 3 outputs"),
-            Input({"normal": _normal(63, 6, 2, 3, 2)}, ""),
+            Input(
+                {"normal": _normal(63, 6, 2, 3, 2)}, "a convolution of 2 to 6 maps, 3 x 2 kernels"
+            ),
         ],
         "adam": [
             Input(

@@ -145,8 +145,11 @@ class ProbClamped(Plain):
         return clamped, np.log(clamped), np.where(inside, slope, 0.0)
 
 
-@_prob(
+@known(
     "prob-by-subtraction",
+    area="P(z != 0)",
+    at="log_prob_active",
+    given=2,
     formula="P = 1 - sigmoid(beta log(-gamma/zeta) - log_alpha), in floating point",
     sentence="your P(z != 0) is 1 minus a number close to 1: of a small P only noise is left, "
     "and its log is -inf",
@@ -163,6 +166,7 @@ class ProbBySubtraction(Plain):
     "log-prob-underflows",
     area="P(z != 0)",
     at="log_prob_active",
+    given=3,
     formula="log P = log(sigmoid(...)), in floating point",
     sentence="your log P(z != 0) is the log of a P that has become 0: -inf, where the log of a "
     "sigmoid is min(x, 0) - log1p(exp(-|x|)), and finite",
@@ -312,8 +316,8 @@ class CdfWithoutAtoms(Plain):
 class SfBySubtraction(Plain):
     LOSES_DIGITS = ("sf",)
 
-    def sf(self, x: Any, log_alpha: Any, *, beta: float, gamma: float, zeta: float) -> Any:
-        return 1 - self.cdf(x, log_alpha, beta=beta, gamma=gamma, zeta=zeta)
+    def sf(self, x: Any, log_alpha: Any, **law: float) -> Any:
+        return 1 - self.cdf(x, log_alpha, **law)
 
 
 @_law(
@@ -345,6 +349,17 @@ class PdfWithoutBeta(Plain):
 # --- moments ---
 
 
+class _OtherMean(Plain):
+    """E[z] is something else; the variance is right."""
+
+    def _mean(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+        raise NotImplementedError
+
+    def _moments(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+        moments = super()._moments(log_alpha, beta, gamma, zeta)
+        return moments._replace(mean=self._mean(log_alpha, beta, gamma, zeta))
+
+
 @_law(
     "mean-is-test-gate",
     at="mean",
@@ -353,10 +368,9 @@ class PdfWithoutBeta(Plain):
     wild="google-research/google-research, state_of_sparsity/layers/l0_regularization/common.py, "
     "`hard_concrete_mean` (as a name for Eq. 13)",
 )
-class MeanIsTestGate(Plain):
-    def _moments(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
-        moments = super()._moments(log_alpha, beta, gamma, zeta)
-        return moments._replace(mean=self._test_gate(log_alpha, beta, gamma, zeta)[0])
+class MeanIsTestGate(_OtherMean):
+    def _mean(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+        return self._test_gate(log_alpha, beta, gamma, zeta)[0]
 
 
 @_law(
@@ -366,11 +380,10 @@ class MeanIsTestGate(Plain):
     sentence="your E[z] is the median: the draw at u = 1/2",
     wild="PolicyEngine/L0, l0/distributions.py, `_deterministic_gates` (called the mean there)",
 )
-class MeanIsMedian(Plain):
-    def _moments(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
-        moments = super()._moments(log_alpha, beta, gamma, zeta)
+class MeanIsMedian(_OtherMean):
+    def _mean(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
         half = np.full(np.shape(log_alpha), 0.5)
-        return moments._replace(mean=self._draw(log_alpha, half, beta, gamma, zeta).z)
+        return self._draw(log_alpha, half, beta, gamma, zeta).z
 
 
 @_law(
@@ -379,10 +392,9 @@ class MeanIsMedian(Plain):
     formula="E[z] = P(z != 0)",
     sentence="your E[z] is P(z != 0), as if a gate that is not 0 were 1",
 )
-class MeanIsProb(Plain):
-    def _moments(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
-        moments = super()._moments(log_alpha, beta, gamma, zeta)
-        return moments._replace(mean=self._prob(log_alpha, beta, gamma, zeta)[0])
+class MeanIsProb(_OtherMean):
+    def _mean(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
+        return self._prob(log_alpha, beta, gamma, zeta)[0]
 
 
 @_law(

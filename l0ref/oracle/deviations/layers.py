@@ -40,21 +40,29 @@ class GateAppliedTwice(Plain):
         return dx, dw, db, 2 * z * dz
 
 
+class _GatesBias(Plain):
+    """Layers have gates on the bias, or have none there, whatever they are asked for."""
+
+    GATES_BIAS: bool
+
+    def _layer(
+        self, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
+    ) -> Any:
+        return super()._layer(x, weight, bias, z, on, self.GATES_BIAS, how)
+
+    def _layer_vjp(
+        self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
+    ) -> Any:
+        return super()._layer_vjp(dy, x, weight, bias, z, on, self.GATES_BIAS, how)
+
+
 @_layer(
     "bias-never-gated",
     formula="y = (x W) z + b, though the gates switch the bias off",
     sentence="your gates on outputs leave the bias on: a closed unit still hands on its bias",
 )
-class BiasNeverGated(Plain):
-    def _layer(
-        self, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        return super()._layer(x, weight, bias, z, on, False, how)
-
-    def _layer_vjp(
-        self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        return super()._layer_vjp(dy, x, weight, bias, z, on, False, how)
+class BiasNeverGated(_GatesBias):
+    GATES_BIAS = False
 
 
 @known(
@@ -64,16 +72,8 @@ class BiasNeverGated(Plain):
     formula="y = (x W + b) z, though the gates leave the bias alone",
     sentence="your gates on outputs switch off a bias that they are to leave alone",
 )
-class BiasAlwaysGated(Plain):
-    def _layer(
-        self, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        return super()._layer(x, weight, bias, z, on, True, how)
-
-    def _layer_vjp(
-        self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        return super()._layer_vjp(dy, x, weight, bias, z, on, True, how)
+class BiasAlwaysGated(_GatesBias):
+    GATES_BIAS = True
 
 
 @_conv(
@@ -258,18 +258,30 @@ class DzWithoutBias(Plain):
         return dx, dw, db, dz
 
 
-@_vjp(
-    "dz-averaged",
-    formula="dz = mean over the examples, not their sum",
-    sentence="your gradient of the gates is averaged over the examples; it is their sum",
-)
-class DzAveraged(Plain):
+class _Changed(Plain):
+    """The derivatives of a layer are right at first, and then something is done to them."""
+
     def _layer_vjp(
         self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
     ) -> Any:
-        dx, dw, db, dz = super()._layer_vjp(dy, x, weight, bias, z, on, gates_bias, how)
+        right = super()._layer_vjp(dy, x, weight, bias, z, on, gates_bias, how)
         is_shared = on is not None and z.ndim == (weight.ndim if on == "weights" else 1)
-        return dx, dw, db, dz / len(x) if is_shared else dz
+        return self._change(*right, len(x), is_shared)
+
+    def _change(self, dx: Any, dw: Any, db: Any, dz: Any, n: int, is_shared: bool) -> Any:
+        """Return what becomes of them, for n examples, whose gates may be the same."""
+        raise NotImplementedError
+
+
+@_vjp(
+    "dz-averaged",
+    formula="dz = mean over the examples, not their sum",
+    sentence="your gradient of the gates is averaged over the examples; it is their sum, for the "
+    "loss is a mean already",
+)
+class DzAveraged(_Changed):
+    def _change(self, dx: Any, dw: Any, db: Any, dz: Any, n: int, is_shared: bool) -> Any:
+        return dx, dw, db, dz / n if is_shared else dz
 
 
 @_vjp(
@@ -277,12 +289,9 @@ class DzAveraged(Plain):
     formula="db = mean over the examples, not their sum",
     sentence="your gradient of the bias is averaged over the examples; it is their sum",
 )
-class DBiasAveraged(Plain):
-    def _layer_vjp(
-        self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        dx, dw, db, dz = super()._layer_vjp(dy, x, weight, bias, z, on, gates_bias, how)
-        return dx, dw, db / len(x), dz
+class DBiasAveraged(_Changed):
+    def _change(self, dx: Any, dw: Any, db: Any, dz: Any, n: int, is_shared: bool) -> Any:
+        return dx, dw, db / n, dz
 
 
 @_vjp(
@@ -290,9 +299,6 @@ class DBiasAveraged(Plain):
     formula="dz = 0",
     sentence="no gradient reaches your gates: they are detached from the layer's output",
 )
-class DzZero(Plain):
-    def _layer_vjp(
-        self, dy: Any, x: Any, weight: Any, bias: Any, z: Any, on: Any, gates_bias: bool, how: Any
-    ) -> Any:
-        dx, dw, db, dz = super()._layer_vjp(dy, x, weight, bias, z, on, gates_bias, how)
+class DzZero(_Changed):
+    def _change(self, dx: Any, dw: Any, db: Any, dz: Any, n: int, is_shared: bool) -> Any:
         return dx, dw, db, np.zeros_like(dz)

@@ -7,6 +7,17 @@ from .catalogue import DEVIATIONS, Deviation, cost, touched
 
 __all__ = ["markdown"]
 
+_BRIEF = "What each costs is measured on one input of the function that is named."
+_INTRODUCTION = """\
+For each: what it computes in place of the right formula; what is said
+to whom makes it; what it costs on the input that is named; and which functions of
+`l0ref.oracle.interface` it changes. "The defaults" are beta = 2/3, gamma = -0.1 and zeta = 1.1.
+Costs and changes are not written down but found, by calling everything.
+
+"Met in" names public code that had it when it was read; without it, no instance is known to us.
+Equations are those of Louizos, Welling and Kingma, *Learning sparse neural networks through L0
+regularization* (ICLR 2018)."""
+
 
 def markdown(*, heading: str = "###", brief: bool = False) -> str:
     """Return the list of all known deviations: what each computes, changes and costs.
@@ -18,10 +29,8 @@ def markdown(*, heading: str = "###", brief: bool = False) -> str:
     brief : bool, optional
         A table with a line each: the name, what it computes, what it costs.
     """
-    lines = [
-        f"{len(DEVIATIONS)} known deviations. What each costs is measured on the input that is "
-        "named; what it changes was found by calling everything.",
-    ]
+    count = f"{len(DEVIATIONS)} known deviations."
+    lines = [f"{count} {_BRIEF if brief else _INTRODUCTION}"]
     area = ""
     for deviation in sorted(DEVIATIONS.values(), key=_place):
         if deviation.area != area:
@@ -59,15 +68,18 @@ def _entry(deviation: Deviation) -> str:
 
 
 def _functions(names: tuple[str, ...]) -> str:
-    """Name functions, and whole areas where all of them are meant."""
+    """Name functions, and areas where all of them are meant, or all but one."""
     if len(names) > len(FUNCTIONS) * 3 // 4:
         left = [name for name in FUNCTIONS if name not in names]
         return f"all but {', '.join(left)}" if left else "everything"
     words = []
     for area, members in AREAS.items():
         inside = [name for name in members if name in names]
-        if len(inside) == len(members) > 3:
+        left = [name for name in members if name not in names]
+        if len(inside) > 3 and not left:
             words.append(f"all of {area}")
+        elif len(inside) > 6 and len(left) == 1:
+            words.append(f"all of {area} (not `{left[0]}`)")
         else:
             words += [f"`{name}`" for name in inside]
     return ", ".join(words)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plain import Plain
+from ..plain import Law, Plain
 from .catalogue import AUTHORS, known
 
 _l0 = partial(known, area="The expected L0", at="expected_l0")
@@ -34,18 +34,28 @@ class L0WithoutGroupSize(Plain):
         return super().expected_l0_grad(log_alpha, np.ones_like(log_alpha), **law)
 
 
+class _DividedL0(Plain):
+    """The expected L0 is divided by something."""
+
+    def _divisor(self, group_size: Any) -> Any:
+        raise NotImplementedError
+
+    def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
+        return super().expected_l0(log_alpha, group_size, **law) / self._divisor(group_size)
+
+    def expected_l0_grad(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
+        return super().expected_l0_grad(log_alpha, group_size, **law) / self._divisor(group_size)
+
+
 @_l0(
     "l0-mean-over-gates",
     formula="L0 = mean_g |g| P(z_g != 0)",
     sentence="your expected L0 is averaged over the gates, not added up",
     wild="mims-harvard/GraphXAI, graphxai/explainers/graphmask/hard_concrete.py (of P alone)",
 )
-class L0MeanOverGates(Plain):
-    def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0(log_alpha, group_size, **law) / np.size(log_alpha)
-
-    def expected_l0_grad(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0_grad(log_alpha, group_size, **law) / np.size(log_alpha)
+class L0MeanOverGates(_DividedL0):
+    def _divisor(self, group_size: Any) -> Any:
+        return np.size(group_size)
 
 
 @_l0(
@@ -55,12 +65,8 @@ class L0MeanOverGates(Plain):
     "weighted by |g|",
     wild="mims-harvard/GraphXAI, graphxai/explainers/graphmask/hard_concrete.py",
 )
-class L0MeanOfProb(L0WithoutGroupSize):
-    def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0(log_alpha, group_size, **law) / np.size(log_alpha)
-
-    def expected_l0_grad(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0_grad(log_alpha, group_size, **law) / np.size(log_alpha)
+class L0MeanOfProb(L0MeanOverGates, L0WithoutGroupSize):
+    pass
 
 
 @_l0(
@@ -68,12 +74,9 @@ class L0MeanOfProb(L0WithoutGroupSize):
     formula="L0 = sum_g |g| P(z_g != 0) / sum_g |g|",
     sentence="your expected L0 is a share of all parameters; lambda multiplies a count",
 )
-class L0IsDensity(Plain):
-    def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0(log_alpha, group_size, **law) / np.sum(group_size)
-
-    def expected_l0_grad(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
-        return super().expected_l0_grad(log_alpha, group_size, **law) / np.sum(group_size)
+class L0IsDensity(_DividedL0):
+    def _divisor(self, group_size: Any) -> Any:
+        return np.sum(group_size)
 
 
 @_l0(
@@ -415,7 +418,7 @@ class NormBiasForgotten(Plain):
         bias: Any,
         on: str,
         gates_bias: bool,
-        law: tuple[float, float, float],
+        law: Law,
     ) -> Any:
         return super()._expected_norm(power, log_alpha, weight, bias, on, False, law)
 
@@ -435,7 +438,7 @@ class NormWithEveryBias(Plain):
         bias: Any,
         on: str,
         gates_bias: bool,
-        law: tuple[float, float, float],
+        law: Law,
     ) -> Any:
         value, (by_log_alpha, by_weight, by_bias) = super()._expected_norm(
             power, log_alpha, weight, bias, on, gates_bias, law
@@ -460,7 +463,7 @@ class NormBiasNotWeighted(NormBiasForgotten):
         bias: Any,
         on: str,
         gates_bias: bool,
-        law: tuple[float, float, float],
+        law: Law,
     ) -> Any:
         value, (by_log_alpha, by_weight, by_bias) = super()._expected_norm(
             power, log_alpha, weight, bias, on, gates_bias, law

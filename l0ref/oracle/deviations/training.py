@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plain import Draw, Plain
+from ..plain import Draw, Plain, law_of
 from .catalogue import AUTHORS, known
 
 _adam = partial(known, area="Training", at="adam")
@@ -244,9 +244,9 @@ class _OtherDraws(Plain):
     """Training with other gates than those that were drawn."""
 
     def _draw_layers(self, network: Any, u: Sequence[Any]) -> list[Draw | None]:
-        law = (network["beta"], network["gamma"], network["zeta"])
+        law = law_of(network)
         return [
-            None if layer.get("on") is None else self._other(layer["log_alpha"], *law)
+            None if layer.get("on") is None else self._other(layer["log_alpha"], **law)
             for layer in network["layers"]
         ]
 
@@ -304,6 +304,44 @@ class WeightDecayInGradients(Plain):
         return value, (by_log_alpha, 2 * scale * weight, by_bias)
 
 
+class _DecayInOptimizer(Plain):
+    """The L2 of all parameters is left to the optimiser, and out of the loss."""
+
+    def _penalty_per_step(self, lam: float, l2: float, n_train: int, batch: int) -> Any:
+        return lam, 0.0, n_train
+
+
+_step = partial(known, area="Training", at="train")
+
+
+@_step(
+    "weight-decay-in-adam",
+    formula="loss without L2; Adam takes g + l2/N theta for g, of every parameter",
+    sentence="your L2 is the optimiser's weight decay, added to the gradient before Adam's "
+    "moments, which rescale it: it has no P(z != 0), and pulls log_alpha to 0; Eq. 14 is part of "
+    "the loss",
+)
+class WeightDecayInAdam(_DecayInOptimizer):
+    def _update(
+        self, theta: Any, g: Any, m: Any, v: Any, t: int, lr: float, decay: float
+    ) -> tuple[Any, Any, Any]:
+        return super()._update(theta, g + decay * theta, m, v, t, lr, decay)
+
+
+@_step(
+    "weight-decay-decoupled",
+    formula="loss without L2; theta -= lr (m_hat / (sqrt(v_hat) + eps) + l2/N theta)",
+    sentence="your L2 is decoupled weight decay (AdamW) of every parameter: it has no "
+    "P(z != 0), and pulls log_alpha to 0; Eq. 14 is part of the loss",
+)
+class WeightDecayDecoupled(_DecayInOptimizer):
+    def _update(
+        self, theta: Any, g: Any, m: Any, v: Any, t: int, lr: float, decay: float
+    ) -> tuple[Any, Any, Any]:
+        after, m, v = super()._update(theta, g, m, v, t, lr, decay)
+        return after - lr * decay * theta, m, v
+
+
 # --- networks ---
 
 
@@ -320,15 +358,12 @@ class PredictWithoutGates(Plain):
         return x
 
 
-class _Permuted(Plain):
-    """Flat units in another order."""
+class _UnitsMapsLast(Plain):
+    """The units that some maps take once they are flat are sought in the order (H, W, C)."""
 
-    def _flat(self, x: Any) -> Any:
-        return super()._flat(np.moveaxis(x, 1, -1))
-
-    def _flat_vjp(self, dy: Any, shape: tuple[int, ...]) -> Any:
-        n, c, *places = shape
-        return np.moveaxis(dy.reshape(n, *places, c), -1, 1)
+    def _units_of_maps(self, maps: Sequence[int], shape: tuple[int, ...]) -> list[int]:
+        area = int(np.prod(shape[1:]))
+        return [k * shape[0] + c for k in range(area) for c in maps]
 
 
 @_net(
@@ -336,10 +371,13 @@ class _Permuted(Plain):
     formula="units in the order (H, W, C)",
     sentence="you flatten maps in the order (H, W, C); it is (C, H, W)",
 )
-class FlattenMapsLast(_Permuted):
-    def _units_of_maps(self, maps: Sequence[int], shape: tuple[int, ...]) -> list[int]:
-        area = int(np.prod(shape[1:]))
-        return [k * shape[0] + c for k in range(area) for c in maps]
+class FlattenMapsLast(_UnitsMapsLast):
+    def _flat(self, x: Any) -> Any:
+        return super()._flat(np.moveaxis(x, 1, -1))
+
+    def _flat_vjp(self, dy: Any, shape: tuple[int, ...]) -> Any:
+        n, c, *places = shape
+        return np.moveaxis(dy.reshape(n, *places, c), -1, 1)
 
 
 # --- compaction ---
@@ -351,10 +389,8 @@ class FlattenMapsLast(_Permuted):
     sentence="your compaction takes the units behind a flatten in the order (H, W, C); it is "
     "(C, H, W)",
 )
-class CompactFlattenOrder(Plain):
-    def _units_of_maps(self, maps: Sequence[int], shape: tuple[int, ...]) -> list[int]:
-        area = int(np.prod(shape[1:]))
-        return [k * shape[0] + c for k in range(area) for c in maps]
+class CompactFlattenOrder(_UnitsMapsLast):
+    pass
 
 
 @_compact(
