@@ -1,6 +1,8 @@
 """Imports flow one way: what explains comes before what uses it, and is blind to its oracle."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,27 @@ def test_each_wrong_way_is_seen(tmp_path: Path, name: str, line: str, fault: str
     (root / name).write_text(line)
     found = faults(read(root))
     assert found == [] if fault is None else fault in found
+
+
+def test_names_are_imported_when_asked_for() -> None:
+    """What is promised is there, what types are checked with is what is run, and no more."""
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    checked = {
+        (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert checked == {(module, name) for name, module in l0ref._HOMES.items()}
+    assert set(l0ref.__all__) == set(l0ref._HOMES)
+    for name in (*l0ref.__all__, *l0ref._MODULES):
+        assert getattr(l0ref, name).__name__.split(".")[-1] == name
+        assert name in dir(l0ref)
+    with pytest.raises(AttributeError, match="module 'l0ref' has no attribute 'Trainr'"):
+        _ = l0ref.Trainr
+
+
+def test_the_package_alone_imports_no_numpy() -> None:
+    code = "import sys, l0ref, l0ref.oracle.pytest_plugin; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
