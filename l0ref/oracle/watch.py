@@ -80,8 +80,8 @@ def observe(
         What it raised, whatever that was.
     """
     given = copied(args)
+    before = snapshot()  # which may import something itself
     n_modules = len(sys.modules)
-    before = snapshot()
     result, raised, filters_changed = None, None, False
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
