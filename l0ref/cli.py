@@ -359,6 +359,7 @@ def check(
     seed: int = 0,
     quick: bool = False,
     timeout: float = 10.0,
+    startup_timeout: float = 120.0,
     expect_fail: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: bool = False,
@@ -384,6 +385,8 @@ def check(
         Fewer random inputs and draws: 10 s rather than a minute.
     timeout
         Seconds that a call may take.
+    startup_timeout
+        Seconds that the target may take until it can be called, with all that it imports.
     expect_fail
         File of expected failures, one a line: phase:function, or the id of a vector. What is
         listed and passes fails the check.
@@ -413,6 +416,7 @@ def check(
                 seed=seed,
                 quick=quick,
                 timeout=timeout,
+                startup_timeout=startup_timeout,
                 expected_failures=expected,
                 tell=lambda phase, name: line.update(f"{name}: {PHASES[phase]}"),
             )

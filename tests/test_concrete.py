@@ -227,12 +227,12 @@ def test_the_law_is_what_is_drawn(kind: str, gate: Any) -> None:
 @pytest.mark.parametrize(
     "gate",
     [
-        (-40.0, 0.05),
+        pytest.param((-40.0, 0.05), marks=pytest.mark.slow),
         (-40.0, 10.0),
         (-3.1, 2 / 3),
         (0.9, 0.05),
-        (1.7, 10.0),
-        (40.0, 2.0),
+        pytest.param((1.7, 10.0), marks=pytest.mark.slow),
+        pytest.param((40.0, 2.0), marks=pytest.mark.slow),
         (40.0, 0.3),
     ],
     ids=str,

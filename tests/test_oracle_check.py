@@ -701,6 +701,49 @@ def test_a_target_that_writes_what_is_no_answer_is_given_up(tmp_path: Path) -> N
 # --- manners ---
 
 
+def test_global_state_that_is_set_alike_in_every_call_is_seen(tmp_path: Path) -> None:
+    """At the second call it is what the function sets."""
+    path = tmp_path / "seeding.py"
+    path.write_text(
+        "import numpy as np\n"
+        "def dense_params(n_in, n_out, *, bias):\n"
+        "    np.random.seed(0)\n"
+        "    np.seterr(all='ignore')\n"
+        "    return (n_in + bias) * n_out\n"
+    )
+    found = check(str(path), functions=["dense_params"], quick=True)
+    (message,) = [o.message for o in found.outcomes if o.status is Status.FAILED]
+    assert "the global state of numpy.random changed" in message
+    assert "numpy.geterr() changed in" in message
+
+
+def test_a_name_that_is_nearly_a_functions_is_remarked_upon() -> None:
+    target = only(dense_params=lambda n_in, n_out, bias: (n_in + bias) * n_out, dense_flop=min)
+    report_ = check(target, quick=True)
+    assert any("dense_flop, which is not checked: dense_flops" in one for one in report_.remarks)
+
+
+def test_training_that_clamps_log_alpha_is_caught() -> None:
+    """Some public code keeps log_alpha within log 1e-2 and log 1e2 after every step."""
+
+    def train(**args: Any) -> Any:
+        steps = reference.train(**args)
+        for step in steps:
+            for kind in ("params", "average"):
+                step[kind] = {
+                    name: np.clip(value, math.log(1e-2), math.log(1e2))
+                    if name.endswith("log_alpha")
+                    else value
+                    for name, value in step[kind].items()
+                }
+        return steps
+
+    found = check(only(train=train), dtypes=("float64",), quick=True)
+    failed = {o.phase: o.message for o in found.outcomes if o.status is Status.FAILED}
+    assert failed.keys() == {"vectors", "random"}
+    assert "training/train/mlp-far" in failed["vectors"]
+
+
 def faults(function: str, own: Any) -> list[str]:
     manners = hygiene.check_manners(calls_of(planted(**{function: own})), function, DTYPES, seed=0)
     return [message for message, _ in manners.faults]

@@ -342,6 +342,58 @@ def test_what_fits_counts_but_not_what_it_changes_besides_is_not_certain() -> No
     assert not any(one.certain for one in found)
 
 
+class OpenIsOneInPredict(Plain):
+    def predict(self, network: Any, x: Any) -> Any:
+        return DEVIATIONS["test-gate-open-is-one"].implementation().predict(network, x)
+
+
+class RoundedInCompact(Plain):
+    def _folded(self, z: Any) -> Any:
+        return (z > 0.5) * 1.0
+
+
+class SizesOneInPenalty(Plain):
+    def penalty(self, *args: Any, **more: Any) -> Any:
+        return DEVIATIONS["group-size-one"].implementation().penalty(*args, **more)
+
+
+class TestGateInL0(Plain):
+    def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
+        return np.sum(self.test_time(log_alpha, **law) * group_size)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "within", "home"),
+    [
+        (OpenIsOneInPredict(), "test-gate-open-is-one", "predict", "test_time"),
+        (RoundedInCompact(), "test-gate-rounded", "compact", "test_time"),
+        (SizesOneInPenalty(), "group-size-one", "penalty", "group_size"),
+        (TestGateInL0(), "prob-is-test-gate", "expected_l0", "prob_active"),
+    ],
+)
+def test_a_mistake_whose_own_function_is_right_is_not_certain(
+    target: Plain, name: str, within: str, home: str
+) -> None:
+    """The sentence says within which function it is made."""
+    found = diagnose(list(observe(target, (within, home, "expected_l1", "expected_l0"))))
+    assert not any(one.certain for one in found)
+    (one,) = [one for one in found if one.deviation == name]
+    assert f"perhaps, but only within `{within}`, for `{home}` by itself is right: " in one.sentence
+
+
+def test_a_mistake_is_certain_where_its_own_function_was_not_checked() -> None:
+    (found,) = diagnose(list(observe(OpenIsOneInPredict(), ("predict",))))
+    assert (found.deviation, found.certain) == ("test-gate-open-is-one", True)
+
+
+def test_all_whose_own_functions_are_right_are_named() -> None:
+    """A penalty without sizes: all sizes are 1, or they are not multiplied by."""
+    functions = ("penalty", "group_size", "expected_l0")
+    found = diagnose(list(observe(SizesOneInPenalty(), functions)))
+    assert {one.deviation for one in found} >= {"group-size-one", "l0-without-group-size"}
+    assert not any(one.certain for one in found)
+
+
 def test_another_convention_is_no_evidence() -> None:
     """What was accepted by another convention neither explains nor contradicts."""
     values = np.array([[1.0], [2.0], [4.0]])

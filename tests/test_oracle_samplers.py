@@ -90,6 +90,7 @@ def test_the_arithmetic_of_the_docstring() -> None:
     assert 0.08 * quick == pytest.approx(shift[0], rel=0.01)
 
 
+@pytest.mark.slow
 def test_false_alarms_are_no_more_than_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a promise of 40 % for a dtype and small samples, 100 honest runs alarm less often."""
     monkeypatch.setattr(samplers, "ALPHA", 0.8)
@@ -104,6 +105,32 @@ def test_false_alarms_are_no_more_than_promised(monkeypatch: pytest.MonkeyPatch)
     )
     # 24 are promised at most; most tests are conservative, and some are much alike
     assert 0 < alarms <= 24
+
+
+def test_of_a_sampler_that_is_slow_as_many_draws_are_made_as_there_is_time_for() -> None:
+    """One call of all draws of the first look would take longer than a call may."""
+
+    def slow(n: int) -> None:
+        assert n * 2e-5 < 0.4
+        time.sleep(n * 2e-5)
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        slow(n)
+        return gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+
+    def draw_vjp(log_alpha: Any, n: int, seed: int, dz: Any, **law: float) -> Any:
+        slow(n)
+        return HONEST.draw_vjp(log_alpha, n, seed, dz, **law)
+
+    calls = Calls(targets.open_target(only(draw=draw, draw_vjp=draw_vjp)), timeout=0.4)
+    found = samplers.check_draw(calls, "float64", seed=0, seconds=2.0)
+    assert (found.message, found.failure) == ("", None)
+    assert samplers.FEWEST <= found.n < samplers.LOOKS[0]
+    assert f"{found.n:,} draws of each gate were made rather than 2,097,152" in found.remark
+    found = samplers.check_draw_vjp(calls, "float64", seed=0, seconds=1.0)
+    assert found.message == ""
+    assert found.n < samplers.CHUNK
+    assert "rather than 131,072" in found.remark
 
 
 # --- planted: the law ---
@@ -424,6 +451,7 @@ def test_draws_that_come_again_late_are_caught(dtype: str) -> None:
 # --- the parts ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [23, 24])
 def test_noise_of_a_generator_in_single_precision_is_not_too_coarse(bits: int) -> None:
     def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -196,6 +197,22 @@ def test_a_hang_that_catches_errors_is_ended(opened: Open) -> None:
     assert still_works(target)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "try:\n    time.sleep(60)\nexcept:\n    pass\ntime.sleep(60)",
+        "while True:\n    try:\n        time.sleep(0.01)\n    except:\n        pass",
+    ],
+)
+def test_a_hang_that_catches_the_alarm_is_ended(opened: Open, body: str) -> None:
+    target = opened(body, before="import time")
+    start = time.monotonic()
+    with pytest.raises(TargetTimeout, match="did not return within 1 s"):
+        target.call("prob_active", ARGS, timeout=1.0)
+    assert time.monotonic() - start < 30
+    assert still_works(target)
+
+
 def test_the_alarm_of_someone_else_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
@@ -334,6 +351,23 @@ def test_global_state_that_is_changed_is_told(line: str, message: str, tmp_path:
         assert target.call("dense_params", PARAMS).state == ()
 
 
+def test_to_seed_a_generator_alike_is_a_change_each_time(opened: Open) -> None:
+    target = opened("np.random.seed(0)\nrandom.seed(1)\nreturn log_alpha", before="import random")
+    for _ in range(3):
+        assert target.call("prob_active", ARGS).state == (
+            "the global state of numpy.random changed",
+            "the global state of random changed",
+        )
+
+
+def test_generators_are_found_and_left_as_they_are() -> None:
+    before = random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+    with open_target({"dense_params": lambda n_in, n_out, bias: 16}) as target:
+        assert target.call("dense_params", PARAMS).state == ()
+    assert random.getstate() == before[0]
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
+
+
 def test_global_state_is_watched_in_this_process_too() -> None:
     def prob_active(log_alpha: Any, **law: float) -> Any:
         random.random()
@@ -416,6 +450,48 @@ def test_what_cannot_be_imported_says_why(
     with pytest.raises(TargetImportError, match=message) as caught:
         open_target(str(path), isolate=isolate)
     assert "importlib" not in str(caught.value)
+
+
+def test_a_target_that_hangs_when_it_is_imported_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "slow_import.py"
+    path.write_text(f"import time\nprint('fetching')\ntime.sleep(600)\n{HONEST}")
+    with pytest.raises(TargetImportError, match=r"did not start within 5 s; it said:\nfetching"):
+        open_target(str(path), startup_timeout=5.0)
+    with pytest.raises(ValueError, match="startup_timeout must be positive, got 0"):
+        open_target(str(path), startup_timeout=0)
+
+
+@pytest.mark.parametrize("isolate", [False, None])
+def test_a_property_that_raises_is_one_function_that_fails(
+    tmp_path: Path, isolate: bool | None
+) -> None:
+    path = tmp_path / "with_property.py"
+    path.write_text(
+        "class target:\n    @property\n    def mean(self): raise ValueError('no table')\n"
+        "    def dense_params(self, n_in, n_out, bias): return (n_in + bias) * n_out\n"
+    )
+    with open_target(str(path), isolate=isolate) as mine:
+        assert mine.functions == {"mean", "dense_params"}
+        with pytest.raises(TargetRaised, match="mean raised ValueError: no table"):
+            mine.call("mean", ARGS)
+        assert still_works(mine)
+
+
+@pytest.mark.parametrize("isolate", [False, None])
+def test_names_that_are_nearly_those_of_functions_are_told(
+    tmp_path: Path, isolate: bool | None
+) -> None:
+    path = tmp_path / "misspelt.py"
+    path.write_text(f"{HONEST}\ndef dense_flop(): pass\ndef dense_param(): pass\ndef other(): pass")
+    with open_target(str(path), isolate=isolate) as mine:
+        assert mine.misspelt == {"dense_flop": "dense_flops"}
+
+
+@pytest.mark.parametrize("isolate", [False, None])
+@pytest.mark.parametrize("name", ["", ".", "..", "some/folder", "target.js/"])
+def test_what_cannot_be_a_target_is_refused_in_words(name: str, isolate: bool | None) -> None:
+    with pytest.raises(TargetImportError, match=r"^a target must be package\.module, path/file"):
+        open_target(name, isolate=isolate)
 
 
 @pytest.mark.parametrize("isolate", [False, None])

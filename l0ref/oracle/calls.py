@@ -88,11 +88,16 @@ class Calls:
     ----------
     observations : dict of str to list of Observation
         What was judged, by function.
+    state : dict of str to dict
+        By function, the changes of global state that were seen, in words, each with the arguments
+        of the call that made it first. What is set to the same in every call changes only once, so
+        that all calls count.
     """
 
     def __init__(self, target: OpenTarget, timeout: float = 10.0) -> None:
         self.target, self.timeout = target, timeout
         self.observations: dict[str, list[Observation]] = defaultdict(list)
+        self.state: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._kept: Counter[tuple[str, bool]] = Counter()
         self._lost: Counter[str] = Counter()
         self._last_lost: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -117,6 +122,12 @@ class Calls:
             raise GivenUp(*self._last_lost[function])
         if self.target.given_up:
             raise GivenUp(f"{function} is not called: {NO_ANSWER}", {})
+        answer = self._answer(function, args)
+        for change in answer.call.state:
+            self.state[function].setdefault(change, args)
+        return answer
+
+    def _answer(self, function: str, args: Mapping[str, Any]) -> Answer:
         timeout = self.timeout if function in self._called else FIRST * self.timeout
         self._called.add(function)
         try:

@@ -49,6 +49,7 @@ def check(
     timeout: float = 10.0,
     expected_failures: Iterable[str] = (),
     name: str | None = None,
+    startup_timeout: float = 120.0,
     tell: Callable[[str, str], None] | None = None,
 ) -> Report:
     """Check an implementation: vectors, random inputs, draws, manners, and a diagnosis.
@@ -72,6 +73,8 @@ def check(
         is listed and not implemented is remarked upon.
     name : str, optional
         What the report calls the target.
+    startup_timeout : float, optional
+        Seconds that a named target may take until it can be called, with all that it imports.
     tell : callable, optional
         Called with a phase and a function before they are checked.
 
@@ -102,6 +105,7 @@ def check(
         timeout=timeout,
         expected_failures=expected_failures,
         name=name,
+        startup_timeout=startup_timeout,
     ) as checker:
         outcomes = []
         for phase, function in checker.parts():
@@ -158,6 +162,7 @@ class Checker:
         timeout: float = 10.0,
         expected_failures: Iterable[str] = (),
         name: str | None = None,
+        startup_timeout: float = 120.0,
     ) -> None:
         from .calls import Calls
         from .targets import open_target
@@ -170,6 +175,8 @@ class Checker:
             raise ValueError("dtypes must name one at least, got none")
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
+        if not startup_timeout > 0:
+            raise ValueError(f"startup_timeout must be positive, got {startup_timeout}")
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed must be in [0, 2**31), got {seed}")
         self.dtypes, self.seed, self.quick = tuple(dtypes), seed, quick
@@ -178,7 +185,8 @@ class Checker:
         self._check_expected_failures()
         self._listed: set[str] = set()
         self._checked: set[str] = set()
-        opened = open_target(target)
+        self._not_drawn: list[str] = []
+        opened = open_target(target, startup_timeout=startup_timeout)
         self.name = name or opened.name
         self.calls: Calls = Calls(opened, timeout)
 
@@ -272,9 +280,19 @@ class Checker:
         )
 
     def remarks(self) -> list[str]:
-        """Say why the target was given up, and which expected failures were not checked so far."""
+        """Say what else there is to say of the check so far.
+
+        Why the target was given up, names that may be misspelt, draws that were not made, and
+        expected failures that were not checked.
+        """
         given_up = self.calls.target.given_up
         remarks = [f"{given_up[0].upper()}{given_up[1:]}"] if given_up else []
+        remarks += [
+            f"It has {wrong}, which is not checked: {right} is the name of the function."
+            for wrong, right in self.calls.target.misspelt.items()
+            if right in self.functions
+        ]
+        remarks += self._not_drawn
         unchecked = sorted(self._listed - self._checked)
         if unchecked:
             remarks.append(
@@ -469,6 +487,8 @@ class Checker:
         outcome = Outcome("draws", function, Status.PASSED, 0, 0)
         for dtype in self.dtypes:
             drawn = test(self.calls, dtype, seed=self.seed, quick=self.quick)
+            if drawn.remark:
+                self._not_drawn.append(f"{function} in {dtype}: {drawn.remark}")
             if drawn.failure is not None:
                 self.calls.remember(drawn.failure)
             n_failed = outcome.n_failed + bool(drawn.message)

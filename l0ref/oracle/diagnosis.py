@@ -11,9 +11,11 @@ there is never certain.
 
 A diagnosis is **certain** if no other deviation explains the same functions; or if others do, but
 would have shown in more functions that are right. Deviations that explain equally well are all
-named, none of them as certain. Whole numbers agree by accident: those of a function that counts
-make a diagnosis certain only if the mistake is one of counting, and shows in everything that it
-changes.
+named, none of them as certain. Nor is a mistake certain whose own function is right, such as
+`test_time` for a wrong test gate: it is made within the functions that show it, or it is another
+mistake that looks the same there. Then the sentence says so, and the rivals are named too. Whole
+numbers agree by accident: those of a function that counts make a diagnosis certain only if the
+mistake is one of counting, and shows in everything that it changes.
 
 Draws are compared by law, for the noise of an implementation is its own: each gate's distribution
 (by the distance of Kolmogorov and Smirnov), and how gates and successive draws go together.
@@ -426,14 +428,15 @@ class _Search:
             # the draws of some deviations cannot be told by their gradient
             can_tell = [n for n in DEVIATIONS if self.cases.draws or not _draws_otherwise(n)]
             self.explained["draw_vjp"] = _slopes(self.cases.pulled, can_tell)
-        found, picked = self._cover()
+        named, picked = self._cover()
         left = [name for name in self.explained if not self.explained[name]]
-        found, left = self._together(found, picked, left)
+        named, left = self._together(named, picked, left)
         branches: list[_Branch] = []
         for function in left:
             inside = self._in_branches(function) or self._in_places(function)
             branches += inside
-            found += [] if inside else self._in_part(function)
+            named += [] if inside else self._in_part(function)
+        found = [one.diagnosis(self._right_home(one.name)) for one in named]
         found += [one.diagnosis() for one in _merged(branches)]
         return sorted(found, key=lambda one: (not one.certain, -len(one.functions)))
 
@@ -462,10 +465,10 @@ class _Search:
         wrong, right = self.cases.failing[function], self.cases.passing.get(function, [])
         return all(case.explained_by(target) for case in (*wrong, *right))
 
-    def _cover(self) -> tuple[list[Diagnosis], list[str]]:
+    def _cover(self) -> tuple[list[_Named], list[str]]:
         """Name what explains most, then what explains most of the rest, and so on."""
         left = {name for name, known in self.explained.items() if known}
-        found: list[Diagnosis] = []
+        found: list[_Named] = []
         picked: list[str] = []
         while left:
             sets = {
@@ -475,10 +478,12 @@ class _Search:
             first = next(one for one in sets.values() if len(one) == size)
             rivals = [name for name, one in sets.items() if one == first]
             best = self._least_against(rivals)
+            if len(rivals) <= MANY and all(self._right_home(name) for name in rivals):
+                best = sorted(rivals, key=self._against)  # none of them is what it seems
             certain = len(best) == 1 and self._is_no_accident(best[0], first)
             functions = tuple(name for name in FUNCTIONS if name in first)
             if len(best) <= MANY:
-                found += [_diagnosis(name, functions, certain, len(best)) for name in best]
+                found += [_Named(name, functions, certain, len(best)) for name in best]
                 picked.append(best[0])
             left -= first
         return found, picked
@@ -503,16 +508,38 @@ class _Search:
         target = _instance((name,))
         assert target is not None
         count = 0
-        for function, right in self.cases.passing.items():
+        for function in self.cases.passing:
             if name not in self.explained.get(function, ()):
-                count += not all(case.explained_by(target) for case in right)
+                count += self._would_show(target, function)
         return count
+
+    def _would_show(self, target: Plain, function: str) -> bool:
+        """Whether a target is wrong where this function is right."""
+        return not all(case.explained_by(target) for case in self.cases.passing[function])
+
+    def _right_home(self, name: str) -> str | None:
+        """Return the function that a deviation is a mistake in, if that one is right.
+
+        It is the one at which its cost is measured; if that was not checked, or could not show the
+        mistake, the first of the others that it changes. None if it is wrong.
+        """
+        target = _instance((name,))
+        assert target is not None
+        if target.IN_SINGLE:
+            return None  # each function is computed in float32 or is not
+        wrong = {*self.cases.failing, *self.explained}
+        for function in (DEVIATIONS[name].at, *touched(name)):
+            if function in wrong:
+                return None
+            if function in self.cases.passing and self._would_show(target, function):
+                return function
+        return None
 
     # --- several at once ---
 
     def _together(
-        self, found: list[Diagnosis], picked: list[str], left: list[str]
-    ) -> tuple[list[Diagnosis], list[str]]:
+        self, found: list[_Named], picked: list[str], left: list[str]
+    ) -> tuple[list[_Named], list[str]]:
         """Explain what is left by all mistakes that are known by now, or by two new ones."""
         deadline = time.monotonic() + SECONDS
         for function in list(left):
@@ -523,16 +550,16 @@ class _Search:
                 pairs = self._pairs(function, picked, deadline)
                 pairs = pairs if len(pairs) <= MANY else []
                 for pair in pairs:
-                    known = {one.deviation for one in found}
+                    known = {one.name for one in found}
                     new = [name for name in pair if name not in known]
                     certain = len(pairs) == 1 and function not in COUNTS
-                    found += [_diagnosis(name, (), certain, len(pairs)) for name in new]
+                    found += [_Named(name, (), certain, len(pairs)) for name in new]
                 if len(pairs) == 1:
                     picked += [name for name in pairs[0] if name not in picked]
                 names = tuple({name for pair in pairs for name in pair})
             if names:
                 left.remove(function)
-                found = [_with(one, function) if one.deviation in names else one for one in found]
+                found = [one.and_in(function) if one.name in names else one for one in found]
         return found, left
 
     def _known_together(self, function: str, picked: Sequence[str]) -> tuple[str, ...]:
@@ -616,9 +643,35 @@ class _Search:
                 return [_Branch(name, words, (function,), n, n, len(found)) for name in found]
         return []
 
-    def _in_part(self, function: str) -> list[Diagnosis]:
+    def _in_part(self, function: str) -> list[_Named]:
         names = sorted(self.partly.get(function, ()), key=self._against)
-        return [_diagnosis(name, (function,), False, len(names)) for name in names[:2]]
+        return [_Named(name, (function,), False, len(names)) for name in names[:2]]
+
+
+class _Named(NamedTuple):
+    """A known mistake that explains some functions."""
+
+    name: str
+    functions: tuple[str, ...]
+    certain: bool
+    n_rivals: int
+
+    def and_in(self, function: str) -> _Named:
+        functions = {*self.functions, function}
+        return self._replace(functions=tuple(name for name in FUNCTIONS if name in functions))
+
+    def diagnosis(self, right_home: str | None) -> Diagnosis:
+        """Say it; `right_home` is the function that the mistake ought to be in, if it is right."""
+        certain = self.certain and right_home is None
+        sentence = f"{DEVIATIONS[self.name].sentence} ({cost(self.name).text})"
+        if not certain:
+            one = f"one of {self.n_rivals}, " if self.n_rivals > 1 else ""
+            within = ""
+            if right_home is not None:
+                functions = ", ".join(f"`{name}`" for name in self.functions)
+                within = f", but only within {functions}, for `{right_home}` by itself is right"
+            sentence = f"{one}perhaps{within}: {sentence}"
+        return Diagnosis(self.name, self.functions, certain, sentence)
 
 
 class _Branch(NamedTuple):
@@ -715,18 +768,6 @@ def _changes(name: str, function: str, case: _Case, right: list[Any] | None) -> 
     if values is None or right is None or not _same_shapes(values, right):
         return values is not None
     return any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(values, right, strict=True))
-
-
-def _diagnosis(name: str, functions: tuple[str, ...], certain: bool, n: int) -> Diagnosis:
-    sentence = f"{DEVIATIONS[name].sentence} ({cost(name).text})"
-    if not certain:
-        sentence = f"one of {n}, perhaps: {sentence}" if n > 1 else f"perhaps: {sentence}"
-    return Diagnosis(name, functions, certain, sentence)
-
-
-def _with(one: Diagnosis, function: str) -> Diagnosis:
-    functions = {*one.functions, function}
-    return one._replace(functions=tuple(name for name in FUNCTIONS if name in functions))
 
 
 # --- draws ---

@@ -89,6 +89,8 @@ def check_manners(calls: Calls, function: str, dtypes: tuple[str, ...], *, seed:
     if function in ELEMENTWISE:
         with contextlib.suppress(NotImplementedByTarget):
             run.elementwise()
+    for change, given in calls.state[function].items() if run.n else ():
+        run.fault(f"it changes global state: {change}", given)
     return Manners(run.n, run.faults, run.remark)
 
 
@@ -133,8 +135,6 @@ class _Run:
         self.n += 1
         for name in call.changed:
             self.fault(f"it changes its argument {name} in place", args)
-        for change in call.state:
-            self.fault(f"it changes global state: {change}", args)
         if call.stdout:
             self.fault(f"it prints: {call.stdout[:60]!r}", args)
         for warning in call.warnings:

@@ -457,7 +457,17 @@ class Target(Protocol):
         """
 
     def compact(self, network: Network) -> Network:
-        r"""Return a network without gates that computes `predict`, closed units taken out."""
+        r"""Return a network without gates that computes `predict`, closed units taken out.
+
+        These must go: units and maps whose own gate (``on="outputs"``) is 0; inputs whose gate
+        (``on="inputs"``) is 0; and the units and maps before them that no other input reads. What
+        a closed unit still hands on, such as a bias that is not gated, goes into the bias of the
+        layer that reads it; or, where a border makes a pattern of it, into an ``"add"`` layer.
+
+        The outputs of the last layer with weights are the logits, and stay. These may go or stay:
+        maps on either side of a convolution with several groups; and what single weights of 0 cut
+        off, such as those that gates on weights close, or what only units that go have read.
+        """
 
 
 class Function(NamedTuple):

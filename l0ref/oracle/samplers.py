@@ -20,7 +20,8 @@ statistics: they are exact, and have no chance of a false alarm.
 
 What is caught
 --------------
-The sample grows from look to look and stops at the first that shows something. At the last,
+The sample grows from look to look and stops at the first that shows something; of a sampler that
+takes long, looks that would take too long are left out, which is said. At the last,
 n = 2^21 draws of each gate, a relative error of 2 % in an atom of mass p is off by
 0.02 sqrt(n p / (1-p)) standard deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so
 that it is missed with a probability of 3e-4, and the others less often. With ``quick`` the last
@@ -37,7 +38,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -72,7 +73,15 @@ FAMILIES = (
 LOOKS = (2**15, 2**17, 2**19, 2**21)
 QUICK_LOOKS = LOOKS[:2]
 CHUNK = 2**17
-"""Draws in one call."""
+"""Draws in one call, at most."""
+MARGIN = 0.25
+"""No call is made that seems to take more than this part of the time that it may take."""
+TRIALS = (2**6, 2**8, 2**10, 2**12)
+"""So many draws are timed, the more of them the longer they seem to take."""
+FEWEST = 2**10
+"""A sampler that is slow is looked at with so many draws all the same."""
+AT_FIRST = 5
+"""So many samples of its size go with the first look."""
 N_DTYPES = 2
 
 LAW = {"beta": BETA, "gamma": GAMMA, "zeta": ZETA}
@@ -126,6 +135,8 @@ class Drawn(NamedTuple):
     """Draws of each gate that were looked at."""
     spent: float
     """Sum of the chances of a false alarm of all tests that were made."""
+    remark: str = ""
+    """On draws that were not made, because they take too long."""
 
 
 class _Alarm(Exception):  # noqa: N818
@@ -167,33 +178,32 @@ def check_draw(
     quick : bool, optional
         Only the first looks.
     seconds : float, optional
-        No look is begun after so many.
+        No look is begun that would end later, and the first one is made smaller.
     """
     looks = QUICK_LOOKS if quick else LOOKS
     budget = _Budget()
-    exact = _Exact()
+    exact = _Exact(calls, seconds)
+    pace = exact.pace
     n = 0
     try:
         _check_seeds(calls, dtype, seed, exact)
-        _check_places(calls, dtype, seed, budget, exact)
         gates = _Gates(np.array(LOG_ALPHA), LAW)
-        start, next_seed = time.monotonic(), seed
-        for look in looks:
-            if n and time.monotonic() - start > seconds:
+        pace.try_out(lambda n: _draw(calls, dtype, gates, n, seed, exact), AT_FIRST * looks[0])
+        first = pace.affordable(looks[0], AT_FIRST)
+        _check_places(calls, dtype, first, seed, budget, exact)
+        next_seed = seed
+        for look in (first, *looks[1:]):
+            if n and not pace.has_time(look - n):
                 break
-            while n < look:
-                size = min(CHUNK, look - n)
-                answer, observation = _draw(calls, dtype, gates, size, next_seed, exact)
-                gates.add(answer, observation)
-                n, next_seed = n + size, next_seed + 1
-            if look == LOOKS[0]:
-                _check_streams(calls, dtype, gates, next_seed, budget, exact)
-                next_seed += 1
+            next_seed = _draw_more(calls, dtype, gates, look - n, next_seed, exact)
+            n = look
+            if look == first:
+                next_seed = _check_streams(calls, dtype, gates, next_seed, budget, exact)
             gates.check(budget)
             gates.check_rows(budget)
-            if look == LOOKS[0]:
+            if look == first:
                 _check_triples_of_stream(gates, budget)
-                _check_far(calls, dtype, seed, budget, exact)
+                _check_far(calls, dtype, first, seed, budget, exact)
                 _check_many(calls, dtype, seed, budget, exact)
     except _Alarm as alarm:
         return Drawn(
@@ -204,13 +214,75 @@ def check_draw(
             n,
             budget.spent,
         )
-    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent)
+    remark = pace.remark(n, looks[-1])
+    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent, remark)
 
 
 class _Exact:
-    """Counts the checks that are no statistics."""
+    """Counts the checks that are no statistics, and knows how long draws take."""
 
-    n = 0
+    def __init__(self, calls: Calls, seconds: float) -> None:
+        self.n, self.pace = 0, _Pace(calls, seconds)
+
+
+class _Pace:
+    """How long a target takes to draw, and how much can be asked of it.
+
+    Parameters
+    ----------
+    calls : Calls
+    seconds : float
+        Draws that would take longer in all are not begun.
+    """
+
+    def __init__(self, calls: Calls, seconds: float) -> None:
+        self.at_once, self.seconds = MARGIN * calls.timeout, seconds
+        self.each, self.most = math.inf, 0
+        self.start = time.monotonic()
+
+    def note(self, n: int, seconds: float) -> None:
+        """Take in how long n draws took: the most that were made at once tell best."""
+        if n >= self.most:
+            each = max(seconds / n, 1e-9)
+            self.each = min(each, self.each) if n == self.most else each
+            self.most = n
+
+    def pieces(self, n: int) -> int:
+        """Return how many of n draws to make in one call."""
+        return min(CHUNK, n, max(1, int(self.at_once / self.each)))
+
+    def try_out(self, draw: Callable[[int], Any], planned: int) -> None:
+        """Make some draws, and more if the time for what is planned seems too short.
+
+        A small call may have taken long for other reasons. Two are made of each size, for much is
+        compiled when a size is met.
+        """
+        for trial in TRIALS:
+            enough = self.has_time(planned) and self.pieces(planned) == min(planned, CHUNK)
+            if self.most >= TRIALS[0] and (enough or self.pieces(trial) < trial):
+                return
+            if trial > self.most:
+                draw(trial)
+                draw(trial)
+
+    def affordable(self, n: int, times: int = 1) -> int:
+        """Return how many of n draws can be made so many times: all, or a half, or a quarter."""
+        while n > FEWEST and not self.has_time(times * n):
+            n //= 2
+        return n
+
+    def has_time(self, n: int) -> bool:
+        """Whether n more draws can be made in time."""
+        return time.monotonic() - self.start + n * self.each <= self.seconds
+
+    def remark(self, n: int, planned: int) -> str:
+        """Say that fewer draws were made than planned."""
+        if n >= planned:
+            return ""
+        return (
+            f"{n:,} draws of each gate were made rather than {planned:,}: one takes "
+            f"{1e3 * self.each:.2g} ms, and all should take no more than {self.seconds:g} s."
+        )
 
 
 def _draw(
@@ -218,7 +290,9 @@ def _draw(
 ) -> tuple[Floats, Observation]:
     """Draw n times; what comes must be n gates in [0, 1] of this dtype."""
     args = {"log_alpha": gates.log_alpha.astype(dtype), "n": n, "seed": seed, **gates.law}
+    start = time.monotonic()
     answer: Answer = calls.call("draw", args)
+    exact.pace.note(n, time.monotonic() - start)
     exact.n += 1
     observation = Observation(
         "draw", args, answer.result, None, None, answer.error is None, "draws", n
@@ -237,6 +311,15 @@ def _draw(
         where = tuple(int(i) for i in np.argwhere(outside)[0])
         raise _Alarm(f"draw {where} is {z[where]}: gates lie in [0, 1]", bad, n=n, seed=seed)
     return z, observation
+
+
+def _draw_more(calls: Calls, dtype: str, gates: _Gates, n: int, seed: int, exact: _Exact) -> int:
+    """Draw n times more, in as many calls as that takes; return the next seed."""
+    while n > 0:
+        size = exact.pace.pieces(n)
+        gates.add(*_draw(calls, dtype, gates, size, seed, exact))
+        n, seed = n - size, seed + 1
+    return seed
 
 
 def _without_nan(value: Any) -> Any:
@@ -279,24 +362,26 @@ def _check_seeds(calls: Calls, dtype: str, seed: int, exact: _Exact) -> None:
             )
 
 
-def _check_places(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+def _check_places(
+    calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exact: _Exact
+) -> None:
     """Gates on two axes and another law: each has the atoms of its own log_alpha."""
     gates = _Gates(np.array(OTHER_LOG_ALPHA), OTHER_LAW)
-    gates.add(*_draw(calls, dtype, gates, LOOKS[0], seed, exact))
+    _draw_more(calls, dtype, gates, n, seed, exact)
     gates.check(budget)
 
 
-def _check_far(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+def _check_far(calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exact: _Exact) -> None:
     """Gates that are nearly always closed, or open, are so as often as they should."""
     gates = _Gates(np.array(FAR_LOG_ALPHA), LAW)
-    gates.add(*_draw(calls, dtype, gates, LOOKS[0], seed, exact))
+    _draw_more(calls, dtype, gates, n, seed, exact)
     gates.check(budget)
 
 
 def _check_many(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
     """Some hundred gates that are alike: no two share noise, and it is not of few values."""
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
-    gates.add(*_draw(calls, dtype, gates, DRAWS_OF_MANY, seed, exact))
+    _draw_more(calls, dtype, gates, DRAWS_OF_MANY, seed, exact)
     gates.check_shared(budget)
     gates.check_triples(budget)
     if dtype == "float64":
@@ -584,8 +669,10 @@ def _binomial_p(count: int, n: int, p: float) -> float:
 
 def _check_streams(
     calls: Calls, dtype: str, gates: _Gates, seed: int, budget: _Budget, exact: _Exact
-) -> None:
+) -> int:
     r"""Look for noise that comes again: later in the stream, in another gate, under another seed.
+
+    The next seed is returned.
 
     For scores a and b of mean 0 in [-1, 1], each of a's independent of the rest, the sums
     :math:`\sum_t a_t b_{t+k}` have increments of conditional mean 0, and by Azuma's inequality
@@ -594,7 +681,7 @@ def _check_streams(
     n = gates.n
     scores = [gates.scores(gates.z[:, i], i) for i in range(gates.z.shape[1])]
     other = _Gates(gates.log_alpha, gates.law)
-    other.add(*_draw(calls, dtype, other, n, seed, exact))
+    seed = _draw_more(calls, dtype, other, n, seed, exact)
     later = [other.scores(other.z[:, i], i) for i in range(other.z.shape[1])]
 
     half = n // 2
@@ -623,6 +710,7 @@ def _check_streams(
                         "seeds do not give draws of their own",
                         lag=lag,
                     )
+    return seed
 
 
 def _check_triples_of_stream(gates: _Gates, budget: _Budget) -> None:
@@ -688,9 +776,9 @@ def check_draw_vjp(
     atoms. Besides, its mean is compared with dE[z]/dlog_alpha: each term lies between 0 and
     dz (zeta - gamma) / (4 beta), and Hoeffding's inequality says how far the sum may be off.
     """
-    budget, exact = _Budget(), _Exact()
+    budget, exact = _Budget(), _Exact(calls, seconds)
+    planned = 2**15 if quick else CHUNK
     n = 0
-    args: dict[str, Any] = {}
     try:
         if calls.has("draw"):
             for gates in (
@@ -698,12 +786,21 @@ def check_draw_vjp(
                 _Gates(np.array(OTHER_LOG_ALPHA), OTHER_LAW),
             ):
                 _check_pathwise(calls, dtype, gates, seed, exact)
-        n = 2**15 if quick else CHUNK
         generator = np.random.default_rng(seed)
         log_alpha = np.array(LOG_ALPHA)
+        args = {"log_alpha": log_alpha, **LAW}
+
+        def pull(dz: Floats, seed: int) -> tuple[Floats, Observation]:
+            return _pull(calls, dtype, {**args, "n": len(dz), "seed": seed, "dz": dz}, exact)
+
+        exact.pace.try_out(lambda n: pull(np.ones((n, log_alpha.size)), seed), planned)
+        n = exact.pace.affordable(planned)
         dz = generator.integers(8, 25, size=(n, log_alpha.size)) / 8  # 2 in the mean, not 1
-        args = {"log_alpha": log_alpha, "n": n, "seed": seed, "dz": dz, **LAW}
-        got, observation = _pull(calls, dtype, args, exact)
+        got, done = np.zeros(log_alpha.size), 0
+        while done < n:
+            size = exact.pace.pieces(n - done)
+            part, observation = pull(dz[done : done + size], seed)
+            got, done, seed = got + part, done + size, seed + 1
         expected = dz.sum(axis=0) * mean_slope(log_alpha, LAW)
         each = budget.share(log_alpha.size)
         largest = (ZETA - GAMMA) / (4 * BETA)
@@ -728,14 +825,17 @@ def check_draw_vjp(
         return Drawn(
             exact.n + budget.n_tests, alarm.observation, message, evidence, n, budget.spent
         )
-    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent)
+    remark = exact.pace.remark(n, planned)
+    return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent, remark)
 
 
 def _pull(
     calls: Calls, dtype: str, args: dict[str, Any], exact: _Exact
 ) -> tuple[Floats, Observation]:
     cast = {**args, "log_alpha": args["log_alpha"].astype(dtype), "dz": args["dz"].astype(dtype)}
+    start = time.monotonic()
     answer = calls.call("draw_vjp", cast)
+    exact.pace.note(args["n"], time.monotonic() - start)
     exact.n += 1
     observation = Observation(
         "draw_vjp", cast, answer.result, None, None, answer.error is None, "draws", args["n"]

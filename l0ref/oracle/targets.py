@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -26,8 +27,9 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NoReturn
 
 from . import protocol
@@ -55,6 +57,9 @@ STARTUP_TIMEOUT = 120.0
 MOST_LOST = 12
 """After so many calls in a row that cost the process, it is not started again."""
 NO_ANSWER = f"the target gave no answer {MOST_LOST} times in a row"
+
+_ALIKE = 0.85
+"""How much alike two names are (see difflib) of which one may be meant for the other."""
 
 _LONGEST_ANSWER = 2**30
 _TURN = 0.25
@@ -119,6 +124,8 @@ class OpenTarget(abc.ABC):
         Whether it gets NumPy's arrays: of any dtype, and not only of those that it works with.
     given_up : str
         Why it is not called any more; empty as long as it is.
+    misspelt : dict of str to str
+        What it has that may be a function under a wrong name, and that function.
     """
 
     name: str
@@ -126,6 +133,7 @@ class OpenTarget(abc.ABC):
     restarts: int = 0
     in_python: bool = True
     given_up: str = ""
+    misspelt: Mapping[str, str] = MappingProxyType({})
 
     def call(self, function: str, args: Mapping[str, Any], *, timeout: float = 10.0) -> Call:
         """Call one of its functions.
@@ -169,7 +177,9 @@ class OpenTarget(abc.ABC):
         self.close()
 
 
-def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
+def open_target(
+    target: Any, *, isolate: bool | None = None, startup_timeout: float = STARTUP_TIMEOUT
+) -> OpenTarget:
     """Open a target, whatever it is given as.
 
     Parameters
@@ -186,6 +196,8 @@ def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
         arguments, and what it makes is the target.
     isolate : bool, optional
         Whether to run it in a process of its own: names are by default, objects never can be.
+    startup_timeout : float, optional
+        Seconds that such a process may take until it can be called, with all that it imports.
 
     Returns
     -------
@@ -207,6 +219,8 @@ def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
     """
     if isinstance(target, OpenTarget):
         return target
+    if not startup_timeout > 0:
+        raise ValueError(f"startup_timeout must be positive, got {startup_timeout}")
     if not isinstance(target, str | os.PathLike):
         if isolate:
             raise ValueError(f"isolate must be False for an object, got True with {target!r}")
@@ -216,10 +230,25 @@ def open_target(target: Any, *, isolate: bool | None = None) -> OpenTarget:
     if text.startswith(_COMMAND):
         if isolate is False:
             raise ValueError(f"isolate must be True for a command, got False with {text!r}")
-        return _ProcessTarget(shlex.split(text.removeprefix(_COMMAND)), text, in_python=False)
+        command = _words(text)
+        return _ProcessTarget(command, text, in_python=False, startup_timeout=startup_timeout)
+    where, _ = _split_name(text)
+    if not where.endswith(".py") and ("" in where.split(".") or os.sep in where):
+        raise TargetImportError(
+            f"a target must be package.module, path/file.py, either with :attribute, or "
+            f'"command: PROGRAM", got {text!r}'
+        )
     if isolate is False:
         return _ObjectTarget(load_object(text), text)
-    return _ProcessTarget([sys.executable, "-m", "l0ref.oracle.worker", text], text)
+    worker = [sys.executable, "-m", "l0ref.oracle.worker", text]
+    return _ProcessTarget(worker, text, startup_timeout=startup_timeout)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text.removeprefix(_COMMAND))
+    except ValueError as error:  # a quotation that does not end
+        raise TargetImportError(f"{text!r} is no command: {error}") from None
 
 
 # --- finding functions ---
@@ -281,23 +310,61 @@ def _last_lines(error: BaseException, n: int = 12) -> str:
 def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
     """Return which of the interface's functions an object has, by name.
 
-    Those that it inherits from `interface.Target`, which do nothing, are not among them.
+    Those that it inherits from `interface.Target`, which do nothing, are not among them. A property
+    that raises is a function that raises.
     """
     found = {}
     get = target.get if isinstance(target, Mapping) else functools.partial(getattr, target)
     for name in FUNCTIONS:
-        function = get(name, None)
+        try:
+            function = get(name, None)
+        except Exception as error:
+            function = functools.partial(_raise_again, error)
         documented_only = getattr(function, "__func__", function) is getattr(Target, name)
         if callable(function) and not documented_only:
             found[name] = function
     return found
 
 
-def _require_some(functions: frozenset[str], name: str) -> frozenset[str]:
+def _raise_again(error: Exception, **args: Any) -> NoReturn:
+    raise error
+
+
+def names_of(target: Any) -> list[str]:
+    """Return the names of what an object has besides, which may be functions written otherwise."""
+    try:
+        names = list(target) if isinstance(target, Mapping) else dir(target)
+    except Exception:
+        return []
+    return [name for name in names if isinstance(name, str) and name not in FUNCTIONS]
+
+
+def misspelt(names: Iterable[str], functions: Collection[str]) -> dict[str, str]:
+    """Return names that are nearly those of functions which are not there, with these functions.
+
+    Examples
+    --------
+    >>> misspelt(["dense_flop", "helper", "means"], {"mean"})
+    {'dense_flop': 'dense_flops'}
+    """
+    missing = [name for name in FUNCTIONS if name not in functions]
+    found = {
+        name: difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_ALIKE)
+        for name in names
+        if not name.startswith("_") and name not in FUNCTIONS
+    }
+    return {name: close[0] for name, close in found.items() if close}
+
+
+def _require_some(
+    functions: frozenset[str], name: str, others: Mapping[str, str]
+) -> frozenset[str]:
     if not functions:
         some = ", ".join(list(FUNCTIONS)[:3])
+        nearly = "".join(f"; {wrong} may be meant for {right}" for wrong, right in others.items())
         raise TargetImportError(
             f"{name} has none of the {len(FUNCTIONS)} functions that can be checked, such as {some}"
+            + nearly
         )
     return functions
 
@@ -317,16 +384,13 @@ class _ObjectTarget(OpenTarget):
             target = target()
         self.name = name
         self._functions = functions_of(target)
-        self.functions = _require_some(frozenset(self._functions), name)
+        self.misspelt = misspelt(names_of(target), self._functions)
+        self.functions = _require_some(frozenset(self._functions), name, self.misspelt)
 
     def _call(self, function: str, args: Mapping[str, Any], timeout: float) -> Call:
         printed = io.StringIO()
-        error: BaseException | None
-        try:
-            with contextlib.redirect_stdout(printed), _alarm(timeout):
-                call, error = observe(self._functions[function], args)
-        except _Alarm as late:  # it rang just when the call was over
-            call, error = Call(), late
+        with contextlib.redirect_stdout(printed):
+            call, error = observe(_in_time(self._functions[function], timeout), args)
         call = call._replace(stdout=printed.getvalue())
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -337,28 +401,44 @@ class _ObjectTarget(OpenTarget):
         return call
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise `_Alarm` when the time is over: where there are signals, and in the main thread."""
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 5e-5
+"""Seconds until the alarm rings again, if it is not heeded, and the least of them."""
+
+
+def _in_time(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """Return the function, out of which `_Alarm` is raised when the time is over.
+
+    That is done where there are signals, and in the main thread. A function may catch it: the alarm
+    rings until it is left, sooner every time, so that it rings once where nothing catches it.
+    """
     possible = hasattr(signal, "setitimer")
     if not possible or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return function
 
-    def ring(signum: int, frame: Any) -> None:
-        raise _Alarm
+    def call(**args: Any) -> Any:
+        is_over, pause = False, 2 * _FIRST_PAUSE
 
-    start = time.monotonic()
-    handler = signal.signal(signal.SIGALRM, ring)
-    before, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        if before:  # someone else's, which goes on
-            left = max(before - (time.monotonic() - start), 1e-3)
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
+        def ring(signum: int, frame: Any) -> None:
+            nonlocal pause
+            if not is_over:
+                pause = max(pause / 2, _LAST_PAUSE)
+                signal.setitimer(signal.ITIMER_REAL, pause)
+                raise _Alarm
+
+        start = time.monotonic()
+        handler = signal.signal(signal.SIGALRM, ring)
+        before, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            return function(**args)
+        finally:
+            is_over = True  # first of all, for it can ring here
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            if before:  # someone else's, which goes on
+                left = max(before - (time.monotonic() - start), 1e-3)
+                signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+    return call
 
 
 def _took_too_long(function: str, timeout: float) -> str:
@@ -392,7 +472,14 @@ class _Broken(Exception):  # noqa: N818  # a state of the process
 class _ProcessTarget(OpenTarget):
     """A process that speaks JSON lines; a worker that serves a Python target is one."""
 
-    def __init__(self, command: list[str], name: str, *, in_python: bool = True) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        name: str,
+        *,
+        in_python: bool = True,
+        startup_timeout: float = STARTUP_TIMEOUT,
+    ) -> None:
         if os.name != "posix":
             raise TargetImportError(
                 f"{name}: targets in processes need POSIX (Linux, macOS, WSL); "
@@ -401,15 +488,16 @@ class _ProcessTarget(OpenTarget):
         if not command:
             raise TargetImportError(f"{name!r} names no program")
         self._command, self.name, self.in_python = command, name, in_python
+        self._startup_timeout = startup_timeout
         self._n_lost = 0
         self._process: _Process | None = None
         self._start()
 
     def _start(self) -> None:
-        process = _Process(self._command, self.name)
+        process, limit = _Process(self._command, self.name), self._startup_timeout
         try:
             hello = {"id": 0, "function": "hello", "args": {"protocol": protocol.VERSION}}
-            answer = process.exchange(protocol.write_message(hello), 0, STARTUP_TIMEOUT)
+            answer = process.exchange(protocol.write_message(hello), 0, limit)
             if "error" in answer:
                 raise _Broken(TargetImportError, _raised(answer["error"]).message)
             hello_result = answer.get("result")
@@ -421,19 +509,26 @@ class _ProcessTarget(OpenTarget):
                     f"{self.name} must answer hello with its functions, got {answer!r:.200}",
                 )
         except _Broken as broken:
-            process.end()
             text = broken.message
-            if broken.kind is not TargetImportError:
+            if broken.kind is TargetTimeout:
+                text = f"{self.name} did not start within {limit:g} s{process.said()}"
+            elif broken.kind is not TargetImportError:
                 text = f"{self.name} did not start: {text}"
+            process.end()
             raise TargetImportError(text) from None
         except BaseException:
             process.end()
             raise
         self._process, self._end = process, weakref.finalize(self, process.end)
         self._binary = hello_result.get("base64") is True
-        own = frozenset(n for n in hello_result["functions"] if n in FUNCTIONS)
+        named = [str(name) for name in hello_result["functions"]]
+        own = frozenset(name for name in named if name in FUNCTIONS)
+        others = hello_result.get("others")
+        self.misspelt = misspelt(
+            [*named, *map(str, others if isinstance(others, list) else [])], own
+        )
         try:
-            self.functions = _require_some(own, self.name)
+            self.functions = _require_some(own, self.name, self.misspelt)
         except TargetImportError:
             self.close()
             raise
@@ -622,16 +717,16 @@ class _Process:
                 how = f"was ended by signal {-status}"
         else:
             how = f"exited with status {status}"
-        said = self._last_words()
-        return _Broken(TargetExited, f"its process {how}" + (f"; it said:\n{said}" if said else ""))
+        return _Broken(TargetExited, f"its process {how}{self.said()}")
 
-    def _last_words(self, n_lines: int = 8, n_bytes: int = 4000) -> str:
-        """Return the end of what it has written to standard error."""
+    def said(self, n_lines: int = 8, n_bytes: int = 4000) -> str:
+        """Return the end of what it has written to standard error, in words."""
         size = os.fstat(self._errors.fileno()).st_size
         start = max(size - n_bytes, 0)
         text = os.pread(self._errors.fileno(), n_bytes, start).decode("utf-8", "replace")
         lines = [line for line in text.rstrip().splitlines() if not _MACHINERY.search(line)]
-        return "\n".join(lines[-n_lines:]).strip()
+        said = "\n".join(lines[-n_lines:]).strip()
+        return f"; it said:\n{said}" if said else ""
 
     def end(self) -> None:
         """Kill it and whatever it has started."""

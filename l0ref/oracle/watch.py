@@ -17,6 +17,10 @@ from .protocol import layout_of, with_layout
 __all__ = ["Call", "Raised", "changed_paths", "copied", "observe", "snapshot", "state_changes"]
 
 
+_MACHINERY = tuple(os.path.join(os.path.dirname(__file__), f"{n}.py") for n in ("watch", "targets"))
+"""Files that are between a target and whoever calls it."""
+
+
 class Call(NamedTuple):
     """What came of a call.
 
@@ -52,7 +56,7 @@ class Raised(NamedTuple):
     def of(cls, error: BaseException) -> Raised:
         """Describe an exception."""
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if f.filename != __file__]
+        own = [f for f in frames if f.filename not in _MACHINERY]
         where = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else ""
         names = [kind.__name__ for kind in type(error).__mro__]
         # A subclass of NotImplementedError says the same thing as NotImplementedError itself.
@@ -70,7 +74,9 @@ def observe(
     """Call a function with copies of the arguments, by name, and watch what it changes.
 
     Changes of global state, and that something is deprecated, are left out for a call that imports
-    something for the first time: libraries set themselves up then.
+    something for the first time: libraries set themselves up then. The global generators are moved
+    on before, so that to seed them is a change every time; a call that leaves them alone finds, and
+    leaves, them as they were.
 
     Returns
     -------
@@ -80,6 +86,10 @@ def observe(
         What it raised, whatever that was.
     """
     given = copied(args)
+    generators = _generators()
+    at_rest = {name: one.get() for name, one in generators.items()}
+    for one in generators.values():
+        one.draw()
     before = snapshot()  # which may import something itself
     n_modules = len(sys.modules)
     result, raised, filters_changed = None, None, False
@@ -91,7 +101,11 @@ def observe(
         except BaseException as error:
             raised = error
         filters_changed = list(warnings.filters) != filters
-    state = state_changes(before, snapshot())
+    after = snapshot()
+    state = state_changes(before, after)
+    for name, one in generators.items():
+        if after.get(name) == before[name]:
+            one.put(at_rest[name])
     if filters_changed:
         state = (*state, "the filters of warnings changed")
     if len(sys.modules) > n_modules:  # an import's doing; what is the function's, it does again
@@ -163,11 +177,36 @@ def changed_paths(before: Any, after: Any, path: str = "") -> list[str]:
 # --- global state ---
 
 
+class _Generator(NamedTuple):
+    """A global generator of random numbers."""
+
+    get: Callable[[], Any]
+    put: Callable[[Any], Any]
+    draw: Callable[[], Any]
+
+
+def _generators() -> dict[str, _Generator]:
+    """Return those that there are, by what they are called."""
+    found = {
+        "the global state of numpy.random": _Generator(
+            lambda: np.random.get_state(legacy=False),  # noqa: NPY002
+            np.random.set_state,
+            np.random.random_sample,
+        ),
+        "the global state of random": _Generator(random.getstate, random.setstate, random.random),
+    }
+    torch: Any = sys.modules.get("torch")
+    if all(hasattr(torch, name) for name in ("get_rng_state", "set_rng_state", "rand")):
+        found["the global state of torch.random"] = _Generator(
+            torch.get_rng_state, torch.set_rng_state, lambda: torch.rand((), device="cpu")
+        )
+    return found
+
+
 def snapshot() -> dict[str, Any]:
     """Return the global state that an honest function leaves alone, by what it is called."""
-    state = {
-        "the global state of numpy.random": _frozen(np.random.get_state(legacy=False)),  # noqa: NPY002
-        "the global state of random": random.getstate(),
+    state: dict[str, Any] = {name: _frozen(one.get()) for name, one in _generators().items()}
+    state |= {
         "numpy.geterr()": np.geterr(),
         "numpy.get_printoptions()": np.get_printoptions(),
         "the working directory": _working_directory(),
@@ -193,6 +232,8 @@ def _working_directory() -> str:
 def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _frozen(part) for key, part in value.items()}
+    if hasattr(value, "numpy"):  # of torch
+        value = value.numpy()
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 

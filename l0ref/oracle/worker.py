@@ -2,11 +2,13 @@
 
 TARGET is what `l0ref.oracle.targets.load_object` takes. The protocol keeps the real standard input
 and output to itself: what the target prints goes to a file, and is handed over with the answer.
+What it prints while it is imported goes to standard error, where it can be read if that hangs.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from . import protocol
-from .targets import TargetImportError, functions_of, load_object
+from .targets import TargetImportError, functions_of, load_object, names_of
 from .watch import Call, Raised, observe
 
 __all__ = ["main"]
@@ -30,12 +32,7 @@ class _Printed:
 
     def take(self) -> str:
         """Return it, and forget it."""
-        for stream in (sys.stdout, sys.__stdout__):
-            try:
-                if stream is not None:
-                    stream.flush()
-            except (OSError, ValueError):  # the target has closed it
-                pass
+        _flush()
         fd = self._file.fileno()
         size = os.fstat(fd).st_size
         if not size:
@@ -46,6 +43,15 @@ class _Printed:
         return text
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):  # the target has closed it
+            pass
+
+
 def main() -> None:
     """Answer requests until there are no more."""
     name = sys.argv[1]
@@ -54,12 +60,17 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     faulthandler.enable()  # so that a crash names the line on standard error
-    printed = _Printed()
+    os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    printed: _Printed | None = None
     functions: dict[str, Any] = {}
     for line in requests:
         request = protocol.read_message(line)
-        if request["function"] == "hello":
+        if printed is None or request["function"] == "hello":
             answer = _hello(name, functions)
+            _flush()
+            printed = printed or _Printed()
         else:
             answer = _answer(functions[request["function"]], protocol.decode(request["args"]))
         text = printed.take()
@@ -70,10 +81,14 @@ def main() -> None:
 
 def _hello(name: str, functions: dict[str, Any]) -> dict[str, Any]:
     try:
-        functions.update(functions_of(load_object(name)))
+        target = load_object(name)
+        functions.update(functions_of(target))
     except TargetImportError as error:
         return {"error": {"type": "TargetImportError", "message": str(error)}}
-    return {"result": {"name": name, "functions": list(functions), "base64": True}}
+    others = [one for one in names_of(target) if not one.startswith("_")]
+    return {
+        "result": {"name": name, "functions": list(functions), "others": others, "base64": True}
+    }
 
 
 def _answer(function: Any, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,23 @@ target = type("Single", (), {name: staticmethod(one) for name, one in target.ite
 """
 
 TARGET_MUTANTS = (
+    # --- plain NumPy: formulas that are right on their own, and wrong within another function ---
+    TargetMutant(
+        "numpy-open-is-one-in-dense",
+        NUMPY,
+        "def dense(x, weight, bias, z, *, on, gates_bias):\n",
+        "def dense(x, weight, bias, z, *, on, gates_bias):\n    z = (z > 0).astype(z.dtype)\n",
+        "test-gate-open-is-one",
+        ("dense", "test_time", "predict"),
+    ),
+    TargetMutant(
+        "numpy-size-one-in-penalty",
+        NUMPY,
+        "lam / n_train * expected_l0(log_alpha, sizes, **law) + l2",
+        "lam / n_train * prob_active(log_alpha, **law).sum() + l2",
+        "l0-without-group-size",
+        ("group_size", "expected_l0", "penalty"),
+    ),
     # --- plain NumPy: P(z != 0) ---
     TargetMutant(
         "numpy-prob-plus",

@@ -338,6 +338,15 @@ def _both_sides(dice: Dice) -> dict[str, Any]:
     )
 
 
+def _far(dice: Dice) -> dict[str, Any]:
+    return network(
+        (4,),
+        dense_layer(dice, 4, 3, "inputs", log_alpha=q("5.5 -0.75 -5.25 1.25")),
+        RELU,
+        dense_layer(dice, 3, 2, "inputs", log_alpha=q("0.5 5.25 -1.5")),
+    )
+
+
 def _convnet(dice: Dice) -> dict[str, Any]:
     return network(
         (1, 5, 4),
@@ -407,6 +416,12 @@ _TRACED: tuple[tuple[str, str, list[str], Build], ...] = (
         "Gates on maps and on dense inputs; pooling that drops a row.",
         ["flatten-order", "pool", "floor", "height-width"],
         _small_convnet,
+    ),
+    (
+        "mlp-far",
+        "Some log_alpha beyond log 100: nothing keeps them within bounds.",
+        [],
+        _far,
     ),
 )
 
@@ -1022,6 +1037,7 @@ def _traces(area: Area) -> None:
         ("mlp-both-sides", Fraction(1, 64), Fraction(1), Fraction(1, 4), 9, f32(0.99)),
         ("convnet", Fraction(1, 128), Fraction(1, 2), Fraction(0), 16, Fraction(3, 4)),
         ("convnet-l2", Fraction(1, 128), Fraction(1, 2), Fraction(3, 4), 16, f32(0.9)),
+        ("mlp-far", Fraction(1, 64), Fraction(1, 2), Fraction(0), 12, Fraction(3, 4)),
     ):
         comment, flags, build = next(
             rest[1:] for rest in _TRACED if rest[0] == id_.removesuffix("-l2")
