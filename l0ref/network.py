@@ -13,7 +13,7 @@ from . import ops
 from .backends import Backend, load
 from .conditional import INPUT, Pass, Plan
 from .gates import Gates
-from .layers import BatchNorm, Layer, Weighted
+from .layers import BatchNorm, Dense, Layer, Weighted
 from .noise import Uniforms
 from .penalties import expected_l0, expected_l0_grad, expected_l2, expected_l2_grad
 
@@ -276,6 +276,14 @@ class Network:
             residuals.append(r)
         return y, residuals
 
+    def _check_input(self, x: Array) -> None:
+        known, first = self._input_shape, self.layers[0]
+        if known is None and isinstance(first, Dense):
+            known = first.params["weight"].shape[:1]
+        if known is not None and x.shape[1:] != known:
+            wanted = ", ".join(["N", *map(str, known)])
+            raise ValueError(f"x must have shape ({wanted}), got {x.shape}")
+
     def _check_noise(self, x: Array, noise: Mapping[int, Any]) -> None:
         layers = zip(self.layers, self.shapes(x.shape), strict=False)
         missing = [
@@ -417,6 +425,7 @@ class Network:
         dense: bool,
     ) -> Evaluation:
         lams = self._check_penalties(lam, l2, n_train)
+        self._check_input(x)
         self._check_noise(x, noise)
         drawn = Pass(self, x, noise, dense=dense)
         data, ce = self.backend.softmax_cross_entropy(drawn.logits, labels)

@@ -471,6 +471,20 @@ def test_what_is_left_out_is_not_looked_at(backend: str, value: float) -> None:
         assert np.isnan(network.evaluate(odd, [0, 1, 2], noise, **NO_PENALTY).loss.total)
 
 
+@both_backends
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("shape", [(9, 7), (9, 1), (6,), (2, 9, 6)])
+def test_examples_of_another_shape_are_refused(backend: str, dense: bool, shape: Any) -> None:
+    """In the same words, whatever the gates are."""
+    network = open_by(MLP((6, 5, 4), dtype=np.float64), (4, 3)).with_backend(backend)
+    noise = noise_for(network, np.zeros((9, 6)), np.random.default_rng(3))
+    with pytest.raises(ValueError, match=rf"x must have shape \(N, 6\), got \({shape[0]}, ?"):
+        network.evaluate(np.zeros(shape), [0] * 9, noise, **NO_PENALTY, dense=dense)
+    images = open_by(LeNet5(image_shape=(1, 20, 16)), (7, 11, 3, 9)).with_backend(backend)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 1, 20, 16\), got \(3, 20, 16\)"):
+        images.evaluate(np.zeros((3, 20, 16)), [0] * 3, {}, **NO_PENALTY, dense=dense)
+
+
 # --- layers that are run as one ---
 
 

@@ -357,7 +357,7 @@ class SizesOneInPenalty(Plain):
         return DEVIATIONS["group-size-one"].implementation().penalty(*args, **more)
 
 
-class TestGateInL0(Plain):
+class L0OfTestGates(Plain):
     def expected_l0(self, log_alpha: Any, group_size: Any, **law: float) -> Any:
         return np.sum(self.test_time(log_alpha, **law) * group_size)
 
@@ -368,7 +368,7 @@ class TestGateInL0(Plain):
         (OpenIsOneInPredict(), "test-gate-open-is-one", "predict", "test_time"),
         (RoundedInCompact(), "test-gate-rounded", "compact", "test_time"),
         (SizesOneInPenalty(), "group-size-one", "penalty", "group_size"),
-        (TestGateInL0(), "prob-is-test-gate", "expected_l0", "prob_active"),
+        (L0OfTestGates(), "prob-is-test-gate", "expected_l0", "prob_active"),
     ],
 )
 def test_a_mistake_whose_own_function_is_right_is_not_certain(
