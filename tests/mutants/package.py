@@ -1198,6 +1198,13 @@ MUTANTS = (
         "conditional.py",
         "units.out_of(z), gates.on",
         "z[..., : units.count], gates.on",
+        "test_conditional.py::test_dropout_has_the_noise_of_the_units_that_are_left",
+    ),
+    Mutant(
+        "gathering-with-the-first-gates",
+        "conditional.py",
+        "else inputs.out_of(z)\n",
+        "else z[: inputs.count]\n",
         "test_conditional.py::test_a_layer_that_its_own_input_is_added_to",
     ),
     Mutant(
