@@ -377,7 +377,7 @@ def test_numbers_of_threads_that_make_no_sense(n: Any) -> None:
 def test_number_of_threads() -> None:
     before = jit.get_num_threads()
     try:
-        for n in (1, numba.config.NUMBA_NUM_THREADS):
+        for n in (np.int64(1), numba.config.NUMBA_NUM_THREADS):
             jit.set_num_threads(n)
             assert jit.get_num_threads() == n
             add_rows(_add_rows)

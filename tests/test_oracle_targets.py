@@ -5,8 +5,10 @@ import json
 import math
 import os
 import random
+import select
 import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -290,6 +292,50 @@ def test_no_way_of_printing_reaches_the_protocol(tmp_path: Path, body: str) -> N
         assert call.stdout.replace("\n", " ").strip() == "by hand"
         assert still_works(target)
         assert target.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("import os; os.close(1)", "descriptor 1, standard output, was closed or redirected"),
+        ("import os; os.dup2(2, 1)", "descriptor 1, standard output, was closed or redirected"),
+        ("import sys; sys.stdout.close()", "sys.stdout was closed or replaced"),
+        ("import sys; sys.stdout = None", "sys.stdout was closed or replaced"),
+        ("import io, sys; sys.stdout = io.StringIO()", "sys.stdout was closed or replaced"),
+    ],
+)
+def test_closing_standard_output_is_told_of_the_call_that_did_it(
+    tmp_path: Path, body: str, told: str
+) -> None:
+    path = tmp_path / "closing.py"
+    path.write_text(
+        f"def prob_active(log_alpha, **law):\n    {body}\n    return log_alpha\n"
+        "def log_prob_active(log_alpha, **law):\n"
+        "    import os\n    print('through', flush=True)\n    os.write(1, b'both')\n"
+        "    return log_alpha\n"
+    )
+    with open_target(str(path)) as target:
+        for _ in range(2):
+            assert target.call("prob_active", ARGS).state == (told,)
+            after = target.call("log_prob_active", ARGS)
+            assert after.state == ()
+            assert after.stdout == "through\nboth"
+        assert target.restarts == 0
+
+
+def test_a_worker_ends_with_its_checker_though_its_target_hangs(tmp_path: Path) -> None:
+    """Whoever is killed cannot end anybody."""
+    pipe, hanging = tmp_path / "pipe", tmp_path / "hanging.py"
+    os.mkfifo(pipe)
+    hanging.write_text(f"import time\nmine = open({str(pipe)!r}, 'w', buffering=1)\n"
+                       "print('started', file=mine)\ntime.sleep(600)\n")  # fmt: skip
+    check = f"from l0ref.oracle.targets import open_target; open_target({str(hanging)!r})"
+    with subprocess.Popen([sys.executable, "-c", check]) as checker, pipe.open() as hung:
+        assert hung.readline() == "started\n"
+        checker.kill()
+        ended, _, _ = select.select([hung], [], [], 60)
+        assert ended, "the worker lives on"
+        assert hung.read() == ""
 
 
 def test_inputs_changed_in_place_are_told_and_the_caller_keeps_his_own(opened: Open) -> None:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 import numba
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _held = threading.Lock()  # by whoever holds BLAS to one thread
@@ -53,9 +54,9 @@ def set_num_threads(n: int) -> None:
         If n is below 1 or above what Numba has: the cores, or NUMBA_NUM_THREADS.
     """
     most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= most:
         raise ValueError(f"threads must be an integer from 1 to {most}, got {n!r}")
-    numba.set_num_threads(n)
+    numba.set_num_threads(int(n))
 
 
 def get_num_threads() -> int:

@@ -58,10 +58,13 @@ the protocol); ``"changed"``, a list of arguments that were changed in place; ``
 changes to global state, in words; ``"warnings"``, a list of texts. `l0ref.oracle.worker`, which
 serves Python targets, says all of this.
 
-If the answer to ``hello`` has ``"base64": true`` in its result, arrays are sent with ``"base64"``,
-the numbers' bytes (little-endian) in base64, in place of ``"data"``; they may always be answered
-that way. ``"layout": "F"`` or ``"strided"`` then asks for the array to be laid out in memory in
-Fortran's order, or with gaps; the numbers are in the order of ``shape`` all the same.
+The result of ``hello`` may have ``"others"``, a list of names that the target has besides: one that
+is nearly the name of a function is reported, in case it was meant to be it.
+
+If it has ``"base64": true``, arrays are sent with ``"base64"``, the numbers' bytes (little-endian)
+in base64, in place of ``"data"``; they may always be answered that way. ``"layout": "F"`` or
+``"strided"`` then asks for the array to be laid out in memory in Fortran's order, or with gaps; the
+numbers are in the order of ``shape`` all the same.
 """
 
 from __future__ import annotations

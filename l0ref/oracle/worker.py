@@ -12,6 +12,8 @@ import io
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -29,6 +31,20 @@ class _Printed:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         os.set_inheritable(self._file.fileno(), False)
         os.dup2(self._file.fileno(), 1)
+        self._stdout = sys.stdout
+
+    def restored(self) -> list[str]:
+        """Undo what the target did to standard output, and say it: the next call finds it whole."""
+        done = []
+        if sys.stdout is not self._stdout or _closed(self._stdout):
+            done.append("sys.stdout was closed or replaced")
+            if _closed(self._stdout):
+                self._stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=1)
+            sys.stdout = self._stdout
+        if not _same_file(1, self._file.fileno()):
+            done.append("descriptor 1, standard output, was closed or redirected")
+            os.dup2(self._file.fileno(), 1)
+        return done
 
     def take(self) -> str:
         """Return it, and forget it."""
@@ -43,6 +59,29 @@ class _Printed:
         return text
 
 
+def _closed(stream: Any) -> bool:
+    return stream is None or getattr(stream, "closed", False)
+
+
+def _same_file(first: int, second: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(first), os.fstat(second))
+    except OSError:  # closed
+        return False
+
+
+def _end_with_the_checker() -> None:
+    """End when the process that started this one has: while a target hangs nobody reads on."""
+    checker = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == checker:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="ends with the checker", daemon=True).start()
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.__stdout__):
         try:
@@ -55,6 +94,7 @@ def _flush() -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     name = sys.argv[1]
+    _end_with_the_checker()
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -73,9 +113,11 @@ def main() -> None:
             printed = printed or _Printed()
         else:
             answer = _answer(functions[request["function"]], protocol.decode(request["args"]))
-        text = printed.take()
+        text, restored = printed.take(), printed.restored()
         if text:
             answer["stdout"] = text
+        if restored:
+            answer["state"] = [*answer.get("state", ()), *restored]
         _write(answers, {"id": request["id"], **answer})
 
 
