@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -104,7 +106,11 @@ def main(
     ]
     # Processes of their own, started anew: none has the threads of the other's libraries.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, mp_context=context) as pool:
+    with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(at_once, context) as pool:
+        # JAX compiles for every new shape, most of its time; all runs meet much the same shapes.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         for future in as_completed([pool.submit(once, *job) for job in todo]):
             run = future.result()
             done.append(run)
