@@ -411,7 +411,7 @@ def check(
         with errors.status("starting the target") as line:
             found = oracle.check(
                 target,
-                functions=functions,
+                functions=functions and [one for name in functions for one in name.split(",")],
                 dtypes=oracle.DTYPES if dtype == "both" else (dtype,),
                 seed=seed,
                 quick=quick,

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from l0ref import cli
 from l0ref.oracle import check as oracle
-from l0ref.oracle import hygiene, report, targets
+from l0ref.oracle import hygiene, protocol, report, targets
 from l0ref.oracle.allowed import CASES, tolerance_for
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
@@ -800,6 +800,16 @@ def remembers() -> Any:
     return lambda log_alpha, **law: Honest().test_time(log_alpha, **law) + next(turn) % 2 * 0.25
 
 
+def rounds_otherwise() -> Any:
+    turn = itertools.count()
+
+    def expected_l0(log_alpha: Any, group_size: Any, **law: float) -> Any:
+        total = Honest().expected_l0(log_alpha, group_size, **law)
+        return np.nextafter(total, total + 1) if next(turn) % 2 else total
+
+    return expected_l0
+
+
 @pytest.mark.parametrize(
     ("own", "says"),
     [
@@ -828,6 +838,25 @@ def test_an_overflow_on_the_way_to_what_is_right_is_remarked() -> None:
     )
     assert manners.faults == []
     assert manners.remark.startswith("it warns at extreme log_alpha: RuntimeWarning: overflow")
+
+
+def test_a_sum_that_rounds_otherwise_each_time_is_no_fault() -> None:
+    """As threads and graphics cards add up."""
+    manners = hygiene.check_manners(
+        calls_of(only(expected_l0=rounds_otherwise())), "expected_l0", DTYPES, seed=1
+    )
+    assert manners.faults == []
+    said = "it gives another result when it is called again with the same arguments, by rounding"
+    assert manners.remark == said
+
+
+def test_of_a_result_of_another_type_it_is_said_that_it_is_one() -> None:
+    class Tensor(protocol.Foreign):
+        pass
+
+    found = faults("test_time", lambda log_alpha, **law: Tensor())
+    assert found
+    assert not any("again" in message for message in found), found
 
 
 def refusing_nan(**args: Any) -> Any:

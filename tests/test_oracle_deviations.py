@@ -223,6 +223,22 @@ def test_float32_inside_and_another_mistake_are_both_named() -> None:
     assert sorted(names) == [("computed-in-float32", True), ("test-gate-median", True)]
 
 
+def test_a_few_whole_numbers_prove_nothing() -> None:
+    """That come out like a known mistake's, or that follow from a mistake that is not known."""
+    wrong = DEVIATIONS["flops-size-from-channels"].implementation()
+    seen = [one for one in observe(wrong, ("conv2d_flops",)) if not one.ok]
+    assert diagnose(seen)[0].certain
+    assert not diagnose(seen[:1])[0].certain
+
+    class Halved(Plain):
+        def _test_score(self, log_alpha: Any, beta: float) -> Any:
+            s, slope = super()._test_score(log_alpha / 2, beta)
+            return s, slope / 2
+
+    found = diagnose(list(observe(Halved(), ("test_time", "hard_cost", "predict"))))
+    assert not any(one.certain for one in found), found
+
+
 # --- mistakes in one branch of the code ---
 
 

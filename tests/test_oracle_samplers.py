@@ -23,8 +23,10 @@ def calls_of(target: Any) -> Calls:
     return Calls(targets.open_target(target))
 
 
-def drawn(own: Any, dtype: str = "float64", seed: int = 0, **options: Any) -> samplers.Drawn:
-    return samplers.check_draw(calls_of(only(draw=own)), dtype, seed=seed, quick=True, **options)
+def drawn(
+    own: Any, dtype: str = "float64", seed: int = 0, *, quick: bool = True, **options: Any
+) -> samplers.Drawn:
+    return samplers.check_draw(calls_of(only(draw=own)), dtype, seed=seed, quick=quick, **options)
 
 
 def pulled(own: Any, dtype: str = "float64", **functions: Any) -> samplers.Drawn:
@@ -251,6 +253,20 @@ def clamped_noise(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     return gates(log_alpha, np.clip(noise(n, log_alpha.shape, seed), 0.01, 0.99), **law)
 
 
+def clamped_a_little(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, np.clip(noise(n, log_alpha.shape, seed), 0.001, 0.999), **law)
+
+
+def colder(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    law |= {"beta": 1.1 * law["beta"]}
+    return gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+
+
+def one_for_everything(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, np.tile(noise(1, (), seed)[:, None], (n, log_alpha.size)).reshape(
+        n, *log_alpha.shape), **law)  # fmt: skip
+
+
 def clamped_parameter(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     return gates(np.clip(log_alpha, -3.5, 3.5), noise(n, log_alpha.shape, seed), **law)
 
@@ -318,13 +334,19 @@ def made_of_two(made: Any, where: str) -> Any:
 @pytest.mark.parametrize("made", MADE_OF_TWO)
 def test_noise_that_depends_in_threes_alone_is_caught(made: Any, where: str, says: str) -> None:
     for dtype in DTYPES:
-        found = drawn(made_of_two(made, where), dtype)
+        found = drawn(made_of_two(made, where), dtype, quick=dtype == "float64")
         assert says in found.message
         assert found.n == samplers.LOOKS[0]
 
 
 def twice_the_second(a: Any, b: Any, c: Any) -> Any:
     return (a + 2 * b) % 1
+
+
+def test_of_another_law_it_is_not_said_that_gates_share_noise() -> None:
+    """Where each gate by itself explains how two go together."""
+    found = drawn(colder)
+    assert found.message.endswith("each by itself, they have another law (n = 32,768)")
 
 
 def test_three_gates_that_no_product_shows_are_caught() -> None:
@@ -410,6 +432,8 @@ def raises(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
         (of_columns, "the same noise in"),
         (last_mirrored, "the same noise, mirrored"),
         (clamped_noise, "log_alpha"),
+        (clamped_a_little, "in 0.00000 of the draws"),
+        (one_for_everything, "is exactly"),
         (clamped_parameter, "log_alpha"),
         (no_seed, "the seed is ignored"),
         (four_bits_of_the_seed, "only a part of the seed is used"),

@@ -294,6 +294,18 @@ def test_no_way_of_printing_reaches_the_protocol(tmp_path: Path, body: str) -> N
         assert target.restarts == 0
 
 
+def test_what_has_none_of_the_arguments_is_another_function(tmp_path: Path) -> None:
+    """A user's own `train`, or a `mean` of NumPy's; one argument that is right makes it ours."""
+    path = tmp_path / "mine.py"
+    path.write_text("from numpy import mean\ndef train(model, epochs=3): ...\n"
+                    "def sample(log_alpha, noise): ...\n"
+                    "def prob_active(log_alpha, **law): return log_alpha\n")  # fmt: skip
+    with open_target(str(path)) as target:
+        assert target.functions == {"sample", "prob_active"}
+        assert target.misspelt == {"train": "train", "mean": "mean"}
+    assert functions_of({"mean": np.mean}) == {"mean": np.mean}
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [

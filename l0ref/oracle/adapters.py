@@ -398,7 +398,8 @@ def from_torch_module(
     gates : str or callable
         The name of a method, or ``gates(module)``, that returns the gates as the layer uses them:
         drawn anew at each call in training, those of Eq. 13 after ``module.eval()``. A layer that
-        only has ``forward`` can be asked for them by an input of ones and weights that add nothing.
+        only has ``forward`` can be asked for them by an input of ones and weights that add nothing,
+        if its gates are on outputs; of gates on inputs a method must be given.
     parameter : str, optional
         The name of the module's parameter, with dots if it is a submodule's.
     copies : int, optional
@@ -417,6 +418,8 @@ def from_torch_module(
     Adapted
         With `draw`, `draw_vjp` (by autograd through the draw; each call starts from
         ``torch.manual_seed(seed)``), `test_time`, and what else was given, and their derivatives.
+        A module with a generator of its own must seed it anew from PyTorch's in `make`, as by
+        ``generator.manual_seed(int(torch.randint(2**62, ())))``.
 
     Raises
     ------
@@ -477,9 +480,15 @@ class _Module:
         with self._own_random_state() as torch:
             torch.manual_seed(seed)
             module = self._made(flat.repeat(at_once), law, training=True)
-            drawn = [
+            first = self._one_a_gate(gates(module), at_once * flat.numel())
+            copies = first.reshape(at_once, -1)
+            if at_once > 1 and bool((copies == copies[0]).all()):
+                # One number for all gates: copies would make one draw of many, and hide which.
+                self.copies = 1
+                return self.draw(gates, log_alpha, n, seed, **law)
+            drawn = [first] + [
                 self._one_a_gate(gates(module), at_once * flat.numel())
-                for _ in range(0, n, at_once)
+                for _ in range(at_once, n, at_once)
             ]
             z = torch.cat(drawn).reshape(-1, flat.numel())[:n]
         return z.reshape(n, *log_alpha.shape)

@@ -289,6 +289,8 @@ class Checker:
         remarks = [f"{given_up[0].upper()}{given_up[1:]}"] if given_up else []
         remarks += [
             f"It has {wrong}, which is not checked: {right} is the name of the function."
+            if wrong != right
+            else f"Its {wrong} is not checked: it has none of the arguments of the function."
             for wrong, right in self.calls.target.misspelt.items()
             if right in self.functions
         ]

@@ -106,6 +106,12 @@ class Foreign:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Foreign) and type(self).__name__ == type(other).__name__
+
+    def __hash__(self) -> int:
+        return hash(type(self).__name__)
+
     @staticmethod
     def of(name: str) -> Foreign:
         """Make one that stands for an object of a class of this name.

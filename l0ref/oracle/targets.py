@@ -14,6 +14,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import re
@@ -310,8 +311,10 @@ def _last_lines(error: BaseException, n: int = 12) -> str:
 def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
     """Return which of the interface's functions an object has, by name.
 
-    Those that it inherits from `interface.Target`, which do nothing, are not among them. A property
-    that raises is a function that raises.
+    Those that it inherits from `interface.Target`, which do nothing, are not among them, nor is
+    what a module or an object only happens to have under the name of one: it has none of its
+    arguments, as NumPy's ``mean``, or the ``train`` of a PyTorch module. What a mapping has was put
+    there. A property that raises is a function that raises.
     """
     found = {}
     get = target.get if isinstance(target, Mapping) else functools.partial(getattr, target)
@@ -321,22 +324,35 @@ def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
         except Exception as error:
             function = functools.partial(_raise_again, error)
         documented_only = getattr(function, "__func__", function) is getattr(Target, name)
-        if callable(function) and not documented_only:
+        is_meant = isinstance(target, Mapping) or _may_be(function, name)
+        if callable(function) and not documented_only and is_meant:
             found[name] = function
     return found
+
+
+def _may_be(function: Any, name: str) -> bool:
+    """Whether a function takes any of the arguments that the interface's function of a name has."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except Exception:  # it does not say
+        return True
+    kinds = {parameter.kind for parameter in parameters}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return True
+    return not {*FUNCTIONS[name].parameters}.isdisjoint(one.name for one in parameters)
 
 
 def _raise_again(error: Exception, **args: Any) -> NoReturn:
     raise error
 
 
-def names_of(target: Any) -> list[str]:
-    """Return the names of what an object has besides, which may be functions written otherwise."""
+def names_of(target: Any, functions: Collection[str]) -> list[str]:
+    """Return the names of what an object has besides some, which may be meant for functions."""
     try:
         names = list(target) if isinstance(target, Mapping) else dir(target)
     except Exception:
         return []
-    return [name for name in names if isinstance(name, str) and name not in FUNCTIONS]
+    return [name for name in names if isinstance(name, str) and name not in functions]
 
 
 def misspelt(names: Iterable[str], functions: Collection[str]) -> dict[str, str]:
@@ -351,7 +367,7 @@ def misspelt(names: Iterable[str], functions: Collection[str]) -> dict[str, str]
     found = {
         name: difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_ALIKE)
         for name in names
-        if not name.startswith("_") and name not in FUNCTIONS
+        if not name.startswith("_") and name not in functions
     }
     return {name: close[0] for name, close in found.items() if close}
 
@@ -384,7 +400,7 @@ class _ObjectTarget(OpenTarget):
             target = target()
         self.name = name
         self._functions = functions_of(target)
-        self.misspelt = misspelt(names_of(target), self._functions)
+        self.misspelt = misspelt(names_of(target, self._functions), self._functions)
         self.functions = _require_some(frozenset(self._functions), name, self.misspelt)
 
     def _call(self, function: str, args: Mapping[str, Any], timeout: float) -> Call:

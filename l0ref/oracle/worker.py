@@ -127,7 +127,7 @@ def _hello(name: str, functions: dict[str, Any]) -> dict[str, Any]:
         functions.update(functions_of(target))
     except TargetImportError as error:
         return {"error": {"type": "TargetImportError", "message": str(error)}}
-    others = [one for one in names_of(target) if not one.startswith("_")]
+    others = [one for one in names_of(target, functions) if not one.startswith("_")]
     return {
         "result": {"name": name, "functions": list(functions), "others": others, "base64": True}
     }

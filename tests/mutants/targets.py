@@ -1281,7 +1281,7 @@ TARGET_MUTANTS = (
         MODULE,
         "u = torch.rand_like(self.log_alpha)",
         "u = torch.rand((), dtype=self.log_alpha.dtype).expand(self.log_alpha.shape)",
-        None,  # the adapter draws many at once: neither gates nor draws are apart
+        "noise-one-for-all-gates",
         ("draw", "test_time"),
     ),
     TargetMutant(

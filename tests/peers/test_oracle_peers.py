@@ -117,6 +117,28 @@ def test_a_module_that_draws_by_itself(opened: Any, dtype: Any) -> None:
 
 
 @needs_torch
+def test_a_module_with_one_number_for_all_gates_is_drawn_one_by_one() -> None:
+    """Many copies side by side would all have the same gates, and hide what is wrong."""
+    import torch
+
+    class Shared(torch.nn.Module):
+        def __init__(self, n: int) -> None:
+            super().__init__()
+            self.log_alpha = torch.nn.Parameter(torch.zeros(n))
+
+        def gates(self) -> torch.Tensor:
+            u = torch.rand(1, dtype=self.log_alpha.dtype)
+            s = torch.sigmoid((torch.logit(u) + self.log_alpha) / LAW["beta"])
+            return (s * (LAW["zeta"] - LAW["gamma"]) + LAW["gamma"]).clamp(0, 1)
+
+    target: Any = from_torch_module(lambda n, **law: Shared(n), "gates")
+    z = target.draw(np.zeros(3), 200, 1, **LAW)
+    assert (z == z[:, :1]).all()
+    assert len(np.unique(z)) > 50
+    np.testing.assert_array_equal(target.draw(np.zeros(3), 200, 1, **LAW), z)
+
+
+@needs_torch
 def test_a_module_with_few_copies_none_and_no_gates(opened: Any) -> None:
     target = opened("torch_module")
     for shape in ((), (3,), (0, 2)):

@@ -520,6 +520,7 @@ def _layer_costs(area: Area) -> None:
             ),
             ("three-by-three", 3, 3, (3, 3), (6, 6), {"padding": (1, 1)}, True),
             ("wide-border", 2, 3, (2, 2), (4, 4), {"padding": (3, 3)}, False),
+            ("beyond-32-bits", 64, 64, (3, 3), (224, 223), {"padding": (1, 1)}, True),
         ):
             geometry: dict[str, Any] = PLAIN | changed
             shape = (c_out, c_in // geometry["groups"], *kernel)
@@ -672,6 +673,23 @@ def _network_costs(area: Area) -> None:
                 reason=_SUMS,
                 network=net,
             )
+    barely = network(
+        (4,),
+        dense_layer(
+            Dice("barely open"),
+            4,
+            3,
+            "inputs",
+            log_alpha=q("-2.39788818359375 -2.39794921875 -2.38671875 -2.396728515625"),
+        ),
+    )
+    hard.match(
+        "barely-open",
+        "Gates of 6e-7, 1e-3 and 1e-4 are open, and one is just closed.",
+        ["beta-in-hard-cost"],
+        lambda: hard_cost(barely, values_only=True)._asdict(),
+        network=barely,
+    )
     net = _lenet5()
     hard.match(
         "lenet-5",

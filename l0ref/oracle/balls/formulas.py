@@ -86,13 +86,15 @@ class Law(NamedTuple):
         s = ((logit_u + log_alpha) / self.beta).sigmoid()
         return self._stretched(s, at_kink)
 
-    def test_time(self, log_alpha: Var, *, at_kink: Num | None = None) -> Var:
+    def test_time(
+        self, log_alpha: Var, *, at_kink: Num | None = None, values_only: bool = False
+    ) -> Var:
         """Eq. 13."""
-        return self._stretched(log_alpha.sigmoid(), at_kink)
+        return self._stretched(log_alpha.sigmoid(), at_kink, values_only=values_only)
 
-    def _stretched(self, s: Var, at_kink: Num | None) -> Var:
+    def _stretched(self, s: Var, at_kink: Num | None, *, values_only: bool = False) -> Var:
         s_bar = s * (self.zeta - self.gamma) + self.gamma
-        return s_bar.clip(at_kink=at_kink)
+        return s_bar.clip(at_kink=at_kink, values_only=values_only)
 
     @staticmethod
     def _minus(x: Var) -> Var:
@@ -658,12 +660,12 @@ def _reads(layer: Mapping[str, Any], o: int, is_open: Any) -> Iterator[tuple[int
         yield first + c, is_open[o][c][i][j] if own else True
 
 
-def hard_cost(network: Mapping[str, Any]) -> Cost:
-    """Count with the gates that Eq. 13 leaves open."""
+def hard_cost(network: Mapping[str, Any], *, values_only: bool = False) -> Cost:
+    """Count with the gates that Eq. 13 leaves open; those near 0 may be refused, see `Var.clip`."""
     law = law_of(network)
     is_open = {
         i: fmap(
-            lambda la: not law.test_time(Var(exact(la))).value.is_zero(),
+            lambda la: not law.test_time(Var(exact(la)), values_only=values_only).value.is_zero(),
             network["layers"][i]["log_alpha"],
         )
         for i in gated_layers(network)

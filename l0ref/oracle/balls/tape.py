@@ -109,14 +109,18 @@ class Var:
             return Var(self.value, ((self, _same),))
         return constant(_ZERO)
 
-    def clip(self, *, at_kink: Num | None = None) -> Var:
-        """min(1, max(0, x)) with this slope at 0 and 1 themselves; x near them is refused."""
+    def clip(self, *, at_kink: Num | None = None, values_only: bool = False) -> Var:
+        """min(1, max(0, x)) with this slope at 0 and 1 themselves.
+
+        x near them is refused, unless no slope is wanted.
+        """
         below, above = self.value, _ONE - self.value
         if at_kink is not None and (below.is_zero() or above.is_zero()):
             return self.scaled(at_kink)
-        if _sign(below) is not _ONE:
+        margin = 0.0 if values_only else None
+        if _sign(below, margin) is not _ONE:
             return constant(_ZERO)
-        if _sign(above) is not _ONE:
+        if _sign(above, margin) is not _ONE:
             return constant(_ONE)
         return Var(self.value, ((self, _same),))
 
