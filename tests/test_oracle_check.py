@@ -1128,6 +1128,26 @@ def test_a_vector_that_must_be_refused(flag: str, status: Status, says: str) -> 
 def test_vectors_of_compaction() -> None:
     checker = Checker(only(compact=lambda network: network))
     assert "still has gates" in checker.run("vectors", "compact").message
+
+
+def test_a_compaction_that_takes_out_gates_that_are_barely_open_is_found() -> None:
+    def compact(network: Any) -> Any:
+        def closed(log_alpha: Any) -> Any:
+            gates = reference.test_time(log_alpha, **law)
+            return np.where(gates < 1e-2, log_alpha.dtype.type(-9), log_alpha)
+
+        law = {name: network[name] for name in ("beta", "gamma", "zeta")}
+        layers = [
+            {**layer, "log_alpha": closed(layer["log_alpha"])}
+            if layer.get("log_alpha") is not None
+            else layer
+            for layer in network["layers"]
+        ]
+        return reference.compact({**network, "layers": layers})
+
+    for dtype in ("float64", "float32"):
+        outcome = Checker(only(compact=compact), dtypes=(dtype,)).run("vectors", "compact")
+        assert "networks/compact/barely-open" in outcome.message
     checker = Checker(only(compact=without_constants))
     assert "logits" in checker.run("vectors", "compact").message
     assert Checker(reference).run("vectors", "compact").status is Status.PASSED

@@ -625,6 +625,27 @@ def _edges_of_draws(area: Area) -> None:
         u=q("0.296875 0.71875"),
         **DEFAULT,
     )
+    barely = q("-0.7291259765625 -2.5361328125 -1.7237548828125 1.9774169921875 -3.40875244140625")
+    noise = q("0.296875 0.71875 0.53125 0.40625 0.859375")
+    mirror = fmap(lambda value: 1 - value, noise)
+
+    def barely_open(u: Any) -> Any:
+        def one(la: Any, u: Any) -> Any:
+            return Law.of(**DEFAULT).sample(Var(exact(la)), exact(u), values_only=True).value
+
+        return _elementwise(one, [barely, barely], u)
+
+    group.match(
+        "barely",
+        "Gates of 1e-3, 1e-4 and 7e-7, and 1e-4 below 1, and one that is just closed; mirrored "
+        "in the second row.",
+        [],
+        lambda: barely_open([noise, mirror]),
+        others=[(_MIRRORED, lambda: barely_open([mirror, noise]))],
+        log_alpha=[barely, barely],
+        u=[noise, mirror],
+        **DEFAULT,
+    )
     _refusals(group, ("beta", "gamma", "zeta"), log_alpha=q("0.5 -1.25"), u=q("0.25 0.75"))
     group = area.group(
         "sample-vjp-edges",

@@ -673,16 +673,7 @@ def _network_costs(area: Area) -> None:
                 reason=_SUMS,
                 network=net,
             )
-    barely = network(
-        (4,),
-        dense_layer(
-            Dice("barely open"),
-            4,
-            3,
-            "inputs",
-            log_alpha=q("-2.39788818359375 -2.39794921875 -2.38671875 -2.396728515625"),
-        ),
-    )
+    barely = _barely_open()
     hard.match(
         "barely-open",
         "Gates of 6e-7, 1e-3 and 1e-4 are open, and one is just closed.",
@@ -697,6 +688,20 @@ def _network_costs(area: Area) -> None:
         ["one-sided-cost", "floor", "cost-of-sums", "beta-in-hard-cost"],
         lambda: _lenet5_cost(net)._asdict(),
         network=net,
+    )
+
+
+def _barely_open() -> dict[str, Any]:
+    """Return a layer with gates of 6e-7, 0, 1e-3 and 1e-4."""
+    return network(
+        (4,),
+        dense_layer(
+            Dice("barely open"),
+            4,
+            3,
+            "inputs",
+            log_alpha=q("-2.39788818359375 -2.39794921875 -2.38671875 -2.396728515625"),
+        ),
     )
 
 
@@ -1133,6 +1138,15 @@ def _predictions(area: Area) -> None:
             network=net,
             x=x,
         )
+    net, x = _barely_open(), Dice("barely open x").array(-24, 24, 3, 4)
+    group.match(
+        "barely-open",
+        "Gates of 6e-7, 1e-3 and 1e-4 are open, and one is just closed.",
+        [],
+        lambda: predict(net, x),
+        network=net,
+        x=x,
+    )
 
 
 CLOSED, OPEN = Fraction(-5), Fraction(5)
@@ -1374,6 +1388,13 @@ def _compaction(area: Area) -> None:
             dense_layer(dice, 24, 2, "inputs", log_alpha=dice.array(-2.5, 3, 24, steps=4)),
         ),
         None,
+    )
+    add(
+        "barely-open",
+        "Gates of 6e-7, 1e-3 and 1e-4 are open, and one is just closed.",
+        ["gate-not-folded"],
+        _barely_open(),
+        [(3, 3)],
     )
     add(
         "all-open",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 from flint import arb
@@ -80,11 +81,18 @@ class Law(NamedTuple):
         inner = -(s.log()) - (ONE - s).log()
         return outer + inner + t.log_sigmoid() + (-t).log_sigmoid()
 
-    def sample(self, log_alpha: Var, u: Num, *, at_kink: Num | None = None) -> Var:
+    def sample(
+        self,
+        log_alpha: Var,
+        u: Num,
+        *,
+        at_kink: Num | None = None,
+        values_only: bool = False,
+    ) -> Var:
         """Eq. 10 and 11."""
         logit_u = constant(u.log() - (-u).log1p())
         s = ((logit_u + log_alpha) / self.beta).sigmoid()
-        return self._stretched(s, at_kink)
+        return self._stretched(s, at_kink, values_only=values_only)
 
     def test_time(
         self, log_alpha: Var, *, at_kink: Num | None = None, values_only: bool = False
@@ -384,7 +392,10 @@ def forward(
 def predict(network: Mapping[str, Any], x: Any) -> Any:
     """Logits under the gates of Eq. 13."""
     law, params = law_of(network), variables(parameters(network))
-    gates = {i: fmap(law.test_time, params[f"{i}.log_alpha"]) for i in gated_layers(network)}
+    gates = {
+        i: fmap(partial(law.test_time, values_only=True), params[f"{i}.log_alpha"])
+        for i in gated_layers(network)
+    }
     return value_of(forward(network, params, variables(x), gates, values_only=True))
 
 
