@@ -901,7 +901,7 @@ def test_importing_the_library_does_not_import_hypothesis(tmp_path: Any) -> None
 def test_it_takes_milliseconds() -> None:
     """A tool of property tests is called hundreds of times: 0.5 s would be no tool."""
     check_vjp(dense, dense_vjp, [X, WEIGHT, BIAS])
-    start = time.process_time()
+    start = time.thread_time()
     for seed in range(5):
         check_vjp(dense, dense_vjp, [X, WEIGHT, BIAS], seed=seed)
-    assert time.process_time() - start < 2.5
+    assert time.thread_time() - start < 2.5

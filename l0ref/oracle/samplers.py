@@ -6,12 +6,12 @@ Wolfowitz, Hoeffding, Azuma); none rests on a normal approximation.
 The chance of a false alarm
 ---------------------------
 `ALPHA` = 1e-6 for a whole check of an honest target, both dtypes together, by Bonferroni: it is
-split evenly over the 2 dtypes, in each over the 11 `FAMILIES` of tests, in each over 6 looks (the
+split evenly over the 2 dtypes, in each over the 12 `FAMILIES` of tests, in each over 6 looks (the
 four `LOOKS` at the growing sample, one at gates on two axes, one at gates that are nearly always
 open or closed), and in each over all tests of that family. So the two-sided test of an atom, of
 which 3 gates have 6, has
 
-.. math:: 10^{-6} / (2 \cdot 11 \cdot 6 \cdot 6) = 1.3 \cdot 10^{-9},
+.. math:: 10^{-6} / (2 \cdot 12 \cdot 6 \cdot 6) = 1.2 \cdot 10^{-9},
 
 or 6.1 standard deviations. Noise that comes again is counted, and `SAME_ROWS` and `SAME_DRAWS` say
 how often is too often: their chances, 1e-13 in all, are in what the other families leave.
@@ -31,8 +31,9 @@ give the same stream or a shifted one, any two of 300 gates that share their noi
 mirrored, and noise of few different values. So is noise of which any two numbers are independent
 and three are not, as in u3 = (u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates (with
 ``quick`` in float64 only), and in three numbers of the stream of which the first two are at most
-`NEAREST` apart. Draws that come again at any distance are caught once they are among those that
-were looked at.
+`NEAREST` apart. So is noise that is spread too evenly over the gates of a draw, or over the draws
+of a gate: stratified, or of low discrepancy. Draws that come again at any distance are caught once
+they are among those that were looked at.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ FAMILIES = (
     "correlation",
     "triples",
     "triples of many",
+    "spread",
     "lags",
     "seeds",
     "noise",
@@ -121,8 +123,8 @@ SAME_CHANCE = 1e-14
 """Bounds either of these."""
 FEW_ROWS = 8
 """Of 64 draws; what a seed does is not told from so few that are different."""
-SEED_DISTANCES = tuple(2**k for k in range(1, 17))
-"""A seed of which only some bits are used gives the same draws at one of these."""
+SEED_DISTANCES = (*(2**k for k in range(1, 17)), *(10**k for k in range(1, 7)))
+"""A seed of which only some bits, or digits, are used gives the same draws at one of these."""
 COARSEST = 2.0**-22
 """The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
 OTHER_LAW_ALONE = "each by itself, they have another law"
@@ -394,6 +396,7 @@ def _check_many(
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
     _draw_more(calls, dtype, gates, DRAWS_OF_MANY, seed, exact)
     gates.check_shared(budget)
+    gates.check_spread(budget)
     if dtype == "float64" or not quick:
         gates.check_triples(budget)
     if dtype == "float64":
@@ -656,6 +659,41 @@ class _Gates:
                         got=product,
                         expected=0.0,
                         allowed=allowed,
+                    )
+
+    def check_spread(self, budget: _Budget) -> None:
+        """Test whether noise is spread over a draw's gates, and a gate's draws, as chance does it.
+
+        In how many of a draw's gates it is above its median is binomial, half of them in the mean;
+        and so is in how many draws that is at most a half standard deviation off. The same with
+        the quartiles, and with the draws of a gate.
+        """
+        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])], axis=1)
+        each = budget.share(2 * 2)
+        for is_up, where in (
+            (scores > 0, "above its median"),
+            (np.abs(scores) < 0.5, "in its half"),
+        ):
+            for axis, those, them in ((1, "draws", "gates"), (0, "gates", "draws")):
+                size = scores.shape[axis]
+                low = math.ceil(size / 2 - math.sqrt(size) / 4)
+                counts = np.count_nonzero(is_up, axis=axis)
+                n_even = int(np.count_nonzero((counts >= low) & (counts <= size - low)))
+                alone, p = (
+                    float(np.diff(stats.binom.cdf((low - 1, size - low), size, chance))[0])
+                    for chance in (np.mean(is_up), 0.5)
+                )
+                budget.spend(each)
+                if _binomial_p(n_even, len(counts), p) < each:
+                    by_law = _binomial_p(n_even, len(counts), alone) > each
+                    how = "too evenly" if n_even > p * len(counts) else "not evenly enough"
+                    raise self.alarm(
+                        f"of {len(counts):,} {those} of {size:,} {them} that are alike, {n_even:,} "
+                        f"have {low} to {size - low} {them} where the noise is {where}, "
+                        f"{p * len(counts):.0f} are right: "
+                        f"{OTHER_LAW_ALONE if by_law else f'it is spread {how}'}",
+                        got=n_even,
+                        expected=p * len(counts),
                     )
 
     def check_ties(self, budget: _Budget) -> None:
