@@ -83,7 +83,16 @@ NO_ACCIDENT = 3
 """So few calls that count something may come out as a known mistake does, by accident."""
 ENOUGH = 3
 """A branch must have so many failing calls, if others fail besides."""
-ERRORS = (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError, StopIteration)
+ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+"""What a known mistake may raise when it is called with arguments that were not made for it."""
 
 
 class Diagnosis(NamedTuple):
@@ -603,7 +612,6 @@ class _Search:
     def _in_branches(self, function: str) -> list[_Branch]:
         """Explain the failing calls of one kind, with gates on the outputs for instance."""
         wrong, right = self.cases.failing.get(function, []), self.cases.passing.get(function, [])
-        names = sorted(self.partly.get(function, ())) if function in LATE else list(DEVIATIONS)
         both = [*wrong, *right]
 
         @cache  # kinds of calls overlap
@@ -618,7 +626,7 @@ class _Search:
             is_enough = len(inside) >= ENOUGH or len(inside) == len(wrong) > 0
             if len(places) == len(both) or not is_enough:
                 continue
-            found = [name for name in names if all(explains(name, i) for i in places)]
+            found = [name for name in DEVIATIONS if all(explains(name, i) for i in places)]
             found = self._least_against(found)
             if 0 < len(found) <= MANY:
                 tried[words] = (inside, found)
@@ -745,8 +753,17 @@ _CALLS: tuple[tuple[str, Callable[[_Case], bool]], ...] = (
     ("in convolutions", lambda case: len(_weight_shape(case)) == 4),
     ("in dense layers", lambda case: len(_weight_shape(case)) == 2),
     ("with several groups", lambda case: case.args.get("groups", 1) > 1),
+    ("in networks with a convolution", lambda case: "conv2d" in _kinds(case)),
+    (
+        "in networks of dense layers",
+        lambda case: "dense" in _kinds(case) and "conv2d" not in _kinds(case),
+    ),
 )
 """Kinds of calls that a branch of the code may be for."""
+
+
+def _kinds(case: _Case) -> set[str]:
+    return {layer["kind"] for layer in case.args.get("network", {}).get("layers", ())}
 
 
 def _weight_shape(case: _Case) -> Any:

@@ -506,6 +506,45 @@ TARGET_MUTANTS = (
         ("sample", "draw"),
     ),
     TargetMutant(
+        "numpy-noise-stratified",
+        NUMPY,
+        "    return (k + 0.5) / 2**52  # never 0, never 1",
+        "    u, size = (k + 0.5) / 2**52, math.prod(shape)\n"
+        "    strata = np.random.default_rng([seed, 1]).permuted(\n"
+        "        np.broadcast_to(np.arange(size), (n, size)), axis=1)\n"
+        "    return (strata.reshape(n, *shape) + u) / size",
+        None,
+        ("draw",),
+    ),
+    TargetMutant(
+        "numpy-seed-of-three-digits",
+        NUMPY,
+        "k = np.random.default_rng(seed)",
+        "k = np.random.default_rng(seed % 1000)",
+        None,
+        ("draw",),
+    ),
+    TargetMutant(
+        "numpy-draws-cut",
+        NUMPY,
+        "    return clip(_concrete(log_alpha, u, beta, gamma, zeta) * (zeta - gamma) + gamma)",
+        "    z = clip(_concrete(log_alpha, u, beta, gamma, zeta) * (zeta - gamma) + gamma)\n"
+        "    return np.where(z < 1e-4, 0, z)",
+        None,
+        ("sample", "ppf", "draw"),
+    ),
+    TargetMutant(
+        "numpy-predict-cut",
+        NUMPY,
+        """    z = test_time(layer["log_alpha"], **law)
+""",
+        """    z = test_time(layer["log_alpha"], **law)
+    z = np.where(z < 1e-4, 0, z).astype(z.dtype)
+""",
+        None,
+        ("test_time", "predict"),
+    ),
+    TargetMutant(
         "numpy-init-keep",
         NUMPY,
         "return math.log((1 - drop_rate) / drop_rate) + 0.01 * normal",
