@@ -171,7 +171,10 @@ class Target(Protocol):
     def draw(
         self, log_alpha: Array, n: int, seed: int, *, beta: float, gamma: float, zeta: float
     ) -> Array:
-        r"""Draw n times the gates by itself: (n, *log_alpha.shape); one seed, one result."""
+        r"""Draw n times the gates by itself: (n, *log_alpha.shape).
+
+        One seed, one result: any whole number from 0 to 2^31 - 1, and all of its bits count.
+        """
 
     def draw_vjp(
         self,

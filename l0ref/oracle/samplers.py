@@ -32,8 +32,9 @@ mirrored, and noise of few different values. So is noise of which any two number
 and three are not, as in u3 = (u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates (with
 ``quick`` in float64 only), and in three numbers of the stream of which the first two are at most
 `NEAREST` apart. So is noise that is spread too evenly over the gates of a draw, or over the draws
-of a gate: stratified, or of low discrepancy. Draws that come again at any distance are caught once
-they are among those that were looked at.
+of a gate, stratified or of low discrepancy, if the number of those that are above their median has
+half the variance that it has by chance, or less. Draws that come again at any distance are caught
+once they are among those that were looked at.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ SAME_CHANCE = 1e-14
 FEW_ROWS = 8
 """Of 64 draws; what a seed does is not told from so few that are different."""
 SEED_DISTANCES = (*(2**k for k in range(1, 17)), *(10**k for k in range(1, 7)))
-"""A seed of which only some bits, or digits, are used gives the same draws at one of these."""
+"""A seed of which only some bits (up to 16) or digits (up to 6) count is the same after these."""
 COARSEST = 2.0**-22
 """The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
 OTHER_LAW_ALONE = "each by itself, they have another law"

@@ -148,11 +148,13 @@ def dense(x, weight, bias, z, *, on, gates_bias):
 
 
 def _correlate(x, weight, *, stride, padding, dilation, groups):
+    # The convolution could pad by itself; but of some that are larger than what they put out, with
+    # a stride and padding, XLA for CPUs (JAX 0.10.2) cannot compile the gradient, and aborts.
     return jax.lax.conv_general_dilated(
-        x,
+        jnp.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))),
         weight,
         window_strides=tuple(stride),
-        padding=[(p, p) for p in padding],
+        padding="VALID",
         rhs_dilation=tuple(dilation),
         feature_group_count=groups,
     )
