@@ -465,6 +465,22 @@ def test_a_compact_network_that_keeps_closed_units_is_found() -> None:
     assert "are enough" in found.message
 
 
+@pytest.mark.parametrize("function", ["sample", "sample_vjp", "sample_partials", "ppf"])
+def test_a_librarys_logarithm_that_is_off_by_65_eps_is_no_mistake(function: str) -> None:
+    """That of 1-u near u = 0.414, in float64, as XLA computes it; the noise is shifted as much."""
+
+    def shifted(**args: Any) -> Any:
+        near = np.abs(args.get("u", args.get("q")) - 0.41) < 0.01
+        off = np.where(near, 65 * np.finfo(np.float64).eps, 0)
+        return getattr(reference, function)(**{**args, "log_alpha": args["log_alpha"] + off})
+
+    for seed in range(8):
+        found = check_function(
+            calls_of(only(**{function: shifted})), function, "float64", max_examples=60, seed=seed
+        )
+        assert found.message == ""
+
+
 def test_moving_the_inputs_widens_what_is_allowed_at_a_kink() -> None:
     """At a pre-activation of 0 the gradient is anyone's guess, and no false alarm is given."""
     network = {
