@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from l0ref import cli
+from l0ref.optimizers import Adam
 from l0ref.oracle import check as oracle
 from l0ref.oracle import hygiene, protocol, report, targets
-from l0ref.oracle.allowed import CASES, tolerance_for
+from l0ref.oracle.allowed import CASES, _moved_by_adam, tolerance_for
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
 from l0ref.oracle.compare import Tolerance, compare
@@ -479,6 +480,28 @@ def test_a_librarys_logarithm_that_is_off_by_65_eps_is_no_mistake(function: str)
             calls_of(only(**{function: shifted})), function, "float64", max_examples=60, seed=seed
         )
         assert found.message == ""
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-4, 0.5])
+def test_rounding_of_small_gradients_moves_adam_by_no_more_than_is_allowed(size: float) -> None:
+    """As where softmax - 1 is rounded beside 1, and is itself nearly 0."""
+    generator = np.random.default_rng(3)
+    grads = [size * generator.normal(size=50) for _ in range(5)]
+    errors = [np.full(50, 2e-16) for _ in grads]
+    steps = []
+    for off in (0.0, 2e-16):
+        theta, adam = {"w": np.zeros(50)}, Adam(0.25)
+        steps.append([])
+        for g in grads:
+            adam.step(theta, {"w": g + off * generator.choice((-1, 1), 50)})
+            steps[-1].append(theta["w"].copy())
+    allowed = _moved_by_adam(grads, errors)
+    for right, rounded, error in zip(*steps, allowed, strict=True):
+        assert np.all(np.abs(rounded - right) <= 0.25 * 4 * error + 1e-14)
+
+
+def test_what_is_exactly_0_is_allowed_no_rounding_by_adam() -> None:
+    assert not np.any(_moved_by_adam([np.zeros(2)] * 3, [np.ones(2)] * 3))
 
 
 def test_moving_the_inputs_widens_what_is_allowed_at_a_kink() -> None:
