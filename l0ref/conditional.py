@@ -80,6 +80,46 @@ class Wiring(Protocol):
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Of each layer's input, and of the logits."""
 
+    def output_shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Of each layer's output."""
+
+
+class Role(NamedTuple):
+    """What packing asks of a layer.
+
+    Attributes
+    ----------
+    passes : bool
+        It turns each unit or map into one, on its own, and 0 into 0.
+    flattens : bool
+        It makes units of maps.
+    packs : bool
+        It can do with some of its inputs and give some of its outputs.
+    silences : bool
+        Behind a closed gate its output is 0.
+    ignores : bool
+        Before a closed gate its input is not read.
+    """
+
+    passes: bool
+    flattens: bool
+    packs: bool
+    silences: bool
+    ignores: bool
+
+    @classmethod
+    def of(cls, layer: Layer) -> Role:
+        """Ask a layer."""
+        packs, silences, ignores = _packs(layer), False, False
+        if packs and isinstance(layer, Weighted) and layer.gates is not None:
+            gates, no_bias = layer.gates, "bias" not in layer.params
+            on_outputs = gates.axis == layer.output_axis
+            silences = on_outputs and (gates.gates_bias or no_bias)
+            ignores = gates.axis == 1 - layer.output_axis
+        return cls(
+            isinstance(layer, _PASSING), isinstance(layer, Flatten), packs, silences, ignores
+        )
+
 
 class Plan(NamedTuple):
     """What can be told of a network without a minibatch, and is asked for in every pass.
@@ -94,12 +134,15 @@ class Plan(NamedTuple):
         Layers whose output depends on a parameter: only their derivatives are of use.
     blocks : dict of int to int
         Layers in a row that a backend may run as one: first, last.
+    roles : list of Role
+        What packing asks of each layer.
     """
 
     gated: list[tuple[int, Weighted, Gates]]
     needed_later: set[int]
     wanted: set[int]
     blocks: dict[int, int]
+    roles: list[Role]
 
     @classmethod
     def of(cls, layers: Sequence[Layer], sources: Sequence[int], skips: Mapping[int, int]) -> Plan:
@@ -111,7 +154,8 @@ class Plan(NamedTuple):
             if layer.params or sources[i] in wanted or skips.get(i) in wanted:
                 wanted.add(i)
         needed_later = {*skips.values(), *sources}
-        return cls(gated, needed_later, wanted, _blocks(layers, sources, skips))
+        roles = [Role.of(layer) for layer in layers]
+        return cls(gated, needed_later, wanted, _blocks(layers, sources, skips), roles)
 
 
 def _blocks(
@@ -148,21 +192,26 @@ def _gates_maps(conv: Conv2d) -> bool:
 class Units:
     """Some of a value's units: as a mask, and as their positions, which are asked for often."""
 
-    mask: Mask
+    mask: Mask | None  # None for all
     index: Index | None  # None for all
     count: int
+    size: int
 
     @classmethod
-    def of(cls, mask: Mask) -> Units:
-        """Find the positions."""
+    def of(cls, mask: Mask | None, size: int) -> Units:
+        """Find the positions; of none, keep one, which is 0 or unread: no array is empty."""
+        if mask is None:
+            return cls(None, None, size, size)
         (index,) = mask.nonzero()
-        return cls(mask, None if len(index) == len(mask) else index, len(index))
+        if size and not len(index):
+            return cls.of(np.arange(size) == 0, size)
+        return cls.of(None, size) if len(index) == size else cls(mask, index, len(index), size)
 
     def among(self, values: Array) -> Array:
         """Put values where the units are along the last axis, and exact zeros elsewhere."""
         if self.index is None:
             return values
-        spread = np.zeros((*values.shape[:-1], len(self.mask)), values.dtype)
+        spread = np.zeros((*values.shape[:-1], self.size), values.dtype)
         spread[..., self.index] = values
         return spread
 
@@ -184,10 +233,12 @@ class Move(NamedTuple):
         """Return the move, or None where nothing moves."""
         if kept is taken:
             return None
-        both = kept.mask & taken.mask
-        count = np.count_nonzero(both)
-        take = None if count == kept.count else both[kept.mask].nonzero()[0]
-        place = None if count == taken.count else both[taken.mask].nonzero()[0]
+        take, place = taken.index, kept.index
+        if kept.mask is not None and taken.mask is not None:
+            both = kept.mask & taken.mask
+            count = np.count_nonzero(both)
+            take = None if count == kept.count else both[kept.mask].nonzero()[0]
+            place = None if count == taken.count else both[taken.mask].nonzero()[0]
         if take is None and place is None:
             return None
         return cls(take, place, kept.count, taken.count)
@@ -245,84 +296,85 @@ class Packing:
         self, network: Wiring, gates: Mapping[int, Array], x_shape: tuple[int, ...]
     ) -> None:
         self.network = network
-        layers, sources, skips = network.layers, network.sources, network.skips
-        shapes = network.shapes(x_shape)
-        self._outputs = [
-            layer.output_shape(shape) for layer, shape in zip(layers, shapes[:-1], strict=True)
-        ]
+        roles, sources, skips = network.plan.roles, network.sources, network.skips
+        self._outputs = network.output_shapes(x_shape)
+        opened = {
+            i: _open(gates[i]) for i, role in enumerate(roles) if role.silences or role.ignores
+        }
         n_units = {INPUT: x_shape[1]} | {i: shape[1] for i, shape in enumerate(self._outputs)}
 
-        live = {INPUT: np.ones(n_units[INPUT], bool)}
-        for i, layer in enumerate(layers):
-            live[i] = self._live(layer, live[sources[i]], gates.get(i), n_units[i])
+        live: dict[int, Mask | None] = {INPUT: None}
+        for i, role in enumerate(roles):
+            live[i] = self._live(role, live[sources[i]], opened.get(i), n_units[i])
             if i in skips:
-                live[i] = live[i] | live[skips[i]]
+                live[i] = _either(live[i], live[skips[i]])
 
-        nobody = {v: np.zeros(n, bool) for v, n in n_units.items()}
-        read = nobody | {len(layers) - 1: np.ones(n_units[len(layers) - 1], bool)}
-        reads: dict[int, Mask] = {}
-        for i in reversed(range(len(layers))):
-            reads[i] = self._reads(layers[i], read[i], gates.get(i), n_units[sources[i]])
-            read[sources[i]] = read[sources[i]] | reads[i]
+        last = len(roles) - 1
+        read: dict[int, Mask | None] = {last: None}
+        reads: dict[int, Mask | None] = {}
+
+        def add_reader(source: int, mask: Mask | None) -> None:
+            read[source] = _either(read[source], mask) if source in read else mask
+
+        for i in reversed(range(len(roles))):
+            reads[i] = self._reads(roles[i], read[i], opened.get(i), n_units[sources[i]])
+            add_reader(sources[i], reads[i])
             if i in skips:
-                read[skips[i]] = read[skips[i]] | read[i]
+                add_reader(skips[i], read[i])
 
-        everything = {v: Units.of(np.ones(n, bool)) for v, n in n_units.items()}
+        everything = {v: Units.of(None, n) for v, n in n_units.items()}
         self.kept: dict[int, Units] = {INPUT: everything[INPUT]}
         self.taken: dict[int, Units] = {}
         self.moves: dict[int, Move | None] = {}
         self.skip_moves: dict[int, Move | None] = {}
-        for i, layer in enumerate(layers):
-            source = self.kept[sources[i]]
-            if isinstance(layer, _PASSING):
-                kept = taken = Units.of(_at_least_one(live[i] & read[i]))
-            elif isinstance(layer, Flatten):
+        for i, role in enumerate(roles):
+            j, n = sources[i], n_units[i]
+            source = self.kept[j]
+            if role.flattens:
                 # Whole maps, of which a unit counts: by itself, or by what a skip adds to it.
-                units = (live[i] & read[i]).reshape(len(source.mask), -1)
-                taken = Units.of(_at_least_one(np.asarray(units.any(axis=1))))
-                kept = Units.of(np.repeat(taken.mask, units.shape[1]))
-            elif _packs(layer):
-                kept = Units.of(_at_least_one(live[i] & read[i]))
-                taken = Units.of(live[sources[i]] & reads[i])
-                if not taken.count:
-                    taken = Units.of(np.arange(len(source.mask)) == source.mask.argmax())
+                units = _both(live[i], read[i])
+                taken = Units.of(_by_map(units, source.size), source.size)
+                whole = None if taken.mask is None else taken.mask.repeat(n // source.size)
+                kept = Units.of(whole, n)
+            elif role.passes or role.packs:
+                # What its source keeps passes, if nothing is added to it and nobody else reads it.
+                own = j != INPUT and (roles[j].passes or roles[j].packs)
+                same = role.passes and own and live[i] is live[j] and read[i] is read[j]
+                kept = source if same else Units.of(_both(live[i], read[i]), n)
+                taken = kept if role.passes else self._taken(source, _both(live[j], reads[i]))
             else:
-                kept, taken = everything[i], everything[sources[i]]
+                kept, taken = everything[i], everything[j]
             self.kept[i], self.taken[i] = kept, taken
             self.moves[i] = Move.between(source, taken)
             if i in skips:
                 # To the output of layer i is added what lies in the places of its own kept units.
                 self.skip_moves[i] = Move.between(self.kept[skips[i]], kept)
-        last = len(layers) - 1
         self.moves[last + 1] = Move.between(self.kept[last], everything[last])
 
     @staticmethod
-    def _live(layer: Layer, source: Mask, z: Array | None, n: int) -> Mask:
+    def _live(role: Role, source: Mask | None, opened: Mask | None, n: int) -> Mask | None:
         """Units of the layer's output that may be other than 0."""
-        if isinstance(layer, _PASSING):
+        if role.passes:
             return source
-        if isinstance(layer, Flatten):
-            return np.repeat(source, n // len(source))
-        if z is not None and isinstance(layer, Weighted) and _packs(layer):
-            gates, no_bias = layer.gates, "bias" not in layer.params
-            assert gates is not None
-            if gates.axis == layer.output_axis and (gates.gates_bias or no_bias):
-                return _open(z)
-        return np.ones(n, bool)
+        if role.flattens:
+            return None if source is None else source.repeat(n // len(source))
+        return opened if role.silences else None
 
     @staticmethod
-    def _reads(layer: Layer, read: Mask, z: Array | None, n: int) -> Mask:
+    def _reads(role: Role, read: Mask | None, opened: Mask | None, n: int) -> Mask | None:
         """Units of the layer's input that have a way to what is read."""
-        if isinstance(layer, _PASSING):
+        if role.passes:
             return read
-        if isinstance(layer, Flatten):
-            return np.asarray(read.reshape(n, len(read) // n).any(axis=1))
-        if z is not None and isinstance(layer, Weighted) and _packs(layer):
-            gates = layer.gates
-            assert gates is not None
-            if gates.axis == 1 - layer.output_axis:
-                return _open(z)
-        return np.ones(n, bool)
+        if role.flattens:
+            return _by_map(read, n)
+        return opened if role.ignores else None
+
+    @staticmethod
+    def _taken(source: Units, mask: Mask | None) -> Units:
+        """Units that a layer takes; of none, one that its source has."""
+        if mask is None or mask.any() or source.mask is None:
+            return Units.of(mask, source.size)
+        return Units.of(np.arange(source.size) == source.mask.argmax(), source.size)
 
     def saved(self) -> float:
         """Multiplications that the minibatch is spared in each of the layers' products."""
@@ -330,7 +382,7 @@ class Packing:
         for i, layer in self.network.weighted:
             n, _, *size = self._outputs[i]
             inputs, outputs = self.taken[i], self.kept[i]
-            left = inputs.count * outputs.count / (len(inputs.mask) * len(outputs.mask))
+            left = inputs.count * outputs.count / (inputs.size * outputs.size)
             saved += n * math.prod(size) * layer.params["weight"].size * (1 - left)
         return saved
 
@@ -352,9 +404,19 @@ def _open(z: Array) -> Mask:
     return mask if mask.ndim == 1 else np.asarray(mask.any(axis=0))
 
 
-def _at_least_one(mask: Mask) -> Mask:
-    """Keep one unit of none, which is 0 or unread and harms nothing: no array is empty."""
-    return mask if mask.any() else np.arange(len(mask)) == 0
+def _both(a: Mask | None, b: Mask | None) -> Mask | None:
+    """Units in both; None is all."""
+    return b if a is None else a if b is None else a & b
+
+
+def _by_map(units: Mask | None, n: int) -> Mask | None:
+    """Which of n maps have one of the units."""
+    return None if units is None else np.asarray(units.reshape(n, -1).any(axis=1))
+
+
+def _either(a: Mask | None, b: Mask | None) -> Mask | None:
+    """Units in either."""
+    return None if a is None or b is None else a | b
 
 
 class Pass:
@@ -428,7 +490,8 @@ class Pass:
             else:
                 u = noise.get(i)
                 if self.packing and isinstance(layer, Dropout) and u is not None:
-                    u = np.asarray(u)[:, self.packing.taken[i].mask]
+                    taken = self.packing.taken[i].index
+                    u = u if taken is None else np.asarray(u)[:, taken]
                 y, self.residuals[i] = layer.forward(x, u, training=True)
             i = self._blocks.get(i, i)
             if i in network.skips:

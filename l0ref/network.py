@@ -20,6 +20,10 @@ from .penalties import expected_l0, expected_l0_grad, expected_l2, expected_l2_g
 Array = NDArray[Any]
 
 
+_KnownShapes = tuple[list[Layer], list[tuple[int, ...]], list[tuple[int, ...]]]
+"""Of layers: the shapes of their inputs and of their outputs."""
+
+
 class Loss(NamedTuple):
     """The objective and its parts: total = data + l0 + l2, each as it enters the sum."""
 
@@ -99,7 +103,7 @@ class Network:
         self.names = dict(names or {})
         self._input_shape = None if input_shape is None else tuple(input_shape)
         taken = {len(self.layers) - 1, *self.sources, *self.skips.values()}
-        self._shapes: dict[tuple[int, ...], tuple[list[Layer], list[tuple[int, ...]]]] = {}
+        self._shapes: dict[tuple[int, ...], _KnownShapes] = {}
         self._plan: tuple[Any, Plan] | None = None
         edges = [*enumerate(self.sources), *self.skips.items(), *(sources or {}).items()]
         for i, source in edges:
@@ -204,10 +208,14 @@ class Network:
     @property
     def plan(self) -> Plan:
         """What is known of a pass before it; made when first asked for, or when layers change."""
-        known, gates = self._plan, [getattr(layer, "gates", None) for layer in self.layers]
-        of = self.layers, gates, self.sources, self.skips
+        known = self._plan
+        gating = [
+            (layer.gates, layer.per_example) if isinstance(layer, Weighted) else None
+            for layer in self.layers
+        ]
+        of = self.layers, gating, self.sources, self.skips
         if known is None or known[0] != of:
-            copies = list(self.layers), gates, list(self.sources), dict(self.skips)
+            copies = list(self.layers), gating, list(self.sources), dict(self.skips)
             known = copies, Plan.of(self.layers, self.sources, self.skips)
             self._plan = known
         return known[1]
@@ -226,16 +234,26 @@ class Network:
 
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Shape of each layer's input, for a batch of shape `x_shape`; last, that of the logits."""
-        known = self._shapes.get(x_shape)  # asked for at every step, and mostly the same
+        inputs, outputs = self._known_shapes(x_shape)
+        return [*inputs, outputs[-1]]
+
+    def output_shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Shape of each layer's output, for a batch of shape `x_shape`."""
+        return list(self._known_shapes(x_shape)[1])
+
+    def _known_shapes(
+        self, x_shape: tuple[int, ...]
+    ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        """Shapes of the layers' inputs and outputs: asked for at every step, mostly the same."""
+        known = self._shapes.get(x_shape)
         if known is None or known[0] != self.layers:
-            outputs: dict[int, tuple[int, ...]] = {INPUT: x_shape}
-            inputs = []
-            for i, layer in enumerate(self.layers):
-                inputs.append(outputs[self.sources[i]])
-                outputs[i] = layer.output_shape(inputs[-1])
-            known = list(self.layers), [*inputs, outputs[len(self.layers) - 1]]
-            self._shapes[x_shape] = known
-        return list(known[1])
+            inputs: list[tuple[int, ...]] = []
+            outputs: list[tuple[int, ...]] = []
+            for source, layer in zip(self.sources, self.layers, strict=True):
+                inputs.append(x_shape if source == INPUT else outputs[source])
+                outputs.append(layer.output_shape(inputs[-1]))
+            known = self._shapes[x_shape] = list(self.layers), inputs, outputs
+        return known[1:]
 
     def noise_shapes(self, x_shape: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
         """Shape of u for each layer that takes noise, by position, for a batch of that shape."""

@@ -51,7 +51,7 @@ KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 ROUNDS = 10
 
-LIMITS = {"stream": 2**8, "layer": 2**24, "step": 2**64}
+LIMITS = {"seed": 2**64, "stream": 2**8, "layer": 2**24, "step": 2**64}
 """What the names of a draw must lie below, to fit in their part of the counter."""
 
 _BITS = 52
@@ -170,7 +170,7 @@ class Uniforms:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for name, limit in {"seed": 2**64, **LIMITS}.items():
+        for name, limit in LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value < limit:
                 power = limit.bit_length() - 1

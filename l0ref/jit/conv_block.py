@@ -501,6 +501,47 @@ def _pieces(kernel: tuple[int, int], c_in: int, line: int, lanes: int) -> tuple[
     return seen, np.arange(filled, dtype=np.int32) * lanes
 
 
+@functools.lru_cache(maxsize=64)
+def _geometries(
+    x_shape: tuple[int, ...],
+    weight_size: tuple[int, ...],
+    strides: conv.Pair,
+    pads: conv.Pair,
+    steps: conv.Pair,
+    kernel: conv.Pair,
+    pool_strides: conv.Pair,
+    pool_pads: conv.Pair,
+) -> tuple[Geometry, Geometry, bool, bool]:
+    """Check what follows from shapes, which training asks at each step.
+
+    Returns
+    -------
+    geometry, pool_geometry : tuple of int
+    simple : bool
+        Whether the kernels can do it, if there is one group.
+    looks : bool
+        Whether each place of the convolution is in a window of the pool. An infinity or a NaN where
+        none looks counts in the original: there it meets zeros.
+    """
+    x = np.broadcast_to(np.float32(0), x_shape)  # only its shape matters
+    out_size = conv.output_sizes(x, weight_size, strides, pads, steps)
+    pooled = np.broadcast_to(np.float32(0), (*x_shape[:2], *out_size))
+    _, _, _, pool_size = pool.check_pool(pooled, kernel, pool_strides, pool_pads)
+    simple = steps[1] == 1 and not any(pool_pads) and pool_strides[0] * pool_strides[1] >= 4
+    looks = all(
+        step <= side and (n_places - 1) * step + side >= size
+        for step, side, n_places, size in zip(
+            pool_strides, kernel, pool_size, out_size, strict=True
+        )
+    )
+    return (
+        (*weight_size, *strides, *pads, *steps, *out_size),
+        (*kernel, *pool_strides, *pool_size),
+        simple and kernel[0] * kernel[1] <= NONE,
+        looks,
+    )
+
+
 @twin(ops.conv_relu_pool)
 def conv_relu_pool(
     x: Array,
@@ -525,30 +566,23 @@ def conv_relu_pool(
     strides, pads = conv.pair("stride", stride, 1), conv.pair("padding", padding, 0)
     steps = conv.pair("dilation", dilation, 1)
     conv.check_conv(x, weight, bias, z, "outputs", groups)
-    out_size = conv.output_sizes(x, weight.shape[2:], strides, pads, steps)
-    n, c_out = x.shape[0], weight.shape[0]
-    # Only the shape of what is pooled matters.
-    kernel, pool_strides, pool_pads, pool_size = pool.check_pool(
-        np.broadcast_to(x[0, 0, 0, 0], (n, c_out, *out_size)), kernel_size, **pooling
-    )
-    one_of_four = pool_strides[0] * pool_strides[1] >= 4
-    simple = groups == 1 and steps[1] == 1 and not any(pool_pads) and one_of_four
-    # An infinity or a NaN where no window looks counts in the original: there it meets zeros.
-    looks = all(
-        step <= side and (n_places - 1) * step + side >= size
-        for step, side, n_places, size in zip(
-            pool_strides, kernel, pool_size, out_size, strict=True
+    kernel = conv.pair("kernel_size", kernel_size, 1)
+    pool_strides = kernel if pool_stride is None else conv.pair("stride", pool_stride, 1)
+    pool_pads = conv.pair("padding", pool_padding, 0)
+    try:
+        geometry, pool_geometry, simple, looks = _geometries(
+            x.shape, weight.shape[2:], strides, pads, steps, kernel, pool_strides, pool_pads
         )
-    )
+    except ValueError:  # the original says it of its own arguments
+        raise NotForKernel from None
+    n, c_out, pool_size = x.shape[0], weight.shape[0], pool_geometry[4:]
     seen = looks or bool(np.isfinite(x).all())
-    if not (simple and seen and kernel[0] * kernel[1] <= NONE):
+    if not (groups == 1 and simple and seen):
         a, of_conv = _twin(ops.conv2d)(x, weight, bias, z, **options)
         rectified, positive = _twin(ops.relu)(a)
         y, of_pool = _twin(ops.max_pool2d)(rectified, kernel_size, **pooling)
         return y, ops.conv_block.ConvReluPoolResiduals(of_conv, positive, of_pool)
 
-    geometry = (*weight.shape[2:], *strides, *pads, *steps, *out_size)
-    pool_geometry = (*kernel, *pool_strides, *pool_size)
     maps, rows = by_map(x), packed(weight).reshape(c_out, -1)
     gates = gate_rows(z, c_out, x.dtype)
     shift = np.zeros(c_out, x.dtype) if bias is None else packed(bias)

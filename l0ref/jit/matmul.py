@@ -49,12 +49,12 @@ from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.matmul import GatedMatmulResiduals
 from ..ops.pack import PackResiduals
-from ._compile import inline, kernel, parallel, prange
+from ._compile import inline, parallel, prange
+from ._places import ALL, Index, inside, places_of
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._vectors import add, add_product, add_products, in_pairs, lanes, load, store, zeros
 
 Array = NDArray[Any]
-Index = NDArray[np.intp]
 
 HEIGHT = 6
 """Rows of a tile; with two vectors in each there are 12 sums, for 16 registers or 32."""
@@ -256,20 +256,7 @@ def _multiply(  # type: ignore[no-untyped-def]
             dots[0, i] += dots[block, i]
 
 
-@kernel
-def _inside(take, n_columns, rows, n_rows, columns, n_outputs):  # type: ignore[no-untyped-def]
-    inside = True
-    for i in range(take.size):
-        inside &= 0 <= take[i] < n_columns
-    for i in range(rows.size):
-        inside &= 0 <= rows[i] < n_rows
-    for i in range(columns.size):
-        inside &= 0 <= columns[i] < n_outputs
-    return inside
-
-
-_INDEX = np.dtype(np.intp)
-_EMPTY = {dtype: np.empty(0, dtype) for dtype in (_INDEX, np.dtype("f4"), np.dtype("f8"))}
+_EMPTY = {dtype: np.empty(0, dtype) for dtype in (np.dtype("f4"), np.dtype("f8"))}
 
 
 class _Operand(NamedTuple):
@@ -286,8 +273,8 @@ class _Operand(NamedTuple):
     @classmethod
     def of(cls, a: Array, rows: Index | None = None, columns: Index | None = None) -> _Operand:
         """Take some rows and columns of a whole array."""
-        rows = _EMPTY[_INDEX] if rows is None else rows
-        columns = _EMPTY[_INDEX] if columns is None else columns
+        rows = ALL if rows is None else rows
+        columns = ALL if columns is None else columns
         r, c = rows.size or a.shape[0], columns.size or a.shape[1]
         return cls(a.reshape(-1), rows, r, a.shape[1], columns, c, 1)
 
@@ -339,16 +326,6 @@ def _product(
     return dots
 
 
-def _places_of(index: Any) -> Index:
-    if index is None:
-        return _EMPTY[_INDEX]
-    if type(index) is not np.ndarray or index.ndim != 1 or index.dtype.kind not in "iu":
-        raise NotForKernel
-    if not index.size:
-        raise NotForKernel
-    return np.ascontiguousarray(index, dtype=np.intp)
-
-
 @twin(ops.gated_matmul)
 def gated_matmul(
     x: Array,
@@ -364,8 +341,8 @@ def gated_matmul(
     if x.ndim != 2 or weight.ndim != 2:
         raise NotForKernel
     x, weight = packed(x), packed(weight)
-    t, r, c = _places_of(take), _places_of(rows), _places_of(columns)
-    if not _inside(t, x.shape[1], r, weight.shape[0], c, weight.shape[1]):
+    t, r, c = places_of(take), places_of(rows), places_of(columns)
+    if not (inside(ALL, 0, t, x.shape[1]) and inside(r, weight.shape[0], c, weight.shape[1])):
         raise NotForKernel
     a, b = _Operand.of(x, None, t), _Operand.of(weight, r, c)
     if a.n_columns != b.n_rows or not (z is None or z.shape == (b.n_rows,)):

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.pack import PackResiduals
 from ._compile import parallel, prange
+from ._places import Index, inside, places_of
 from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
-Index = NDArray[np.intp]
 
 
 @parallel
@@ -43,15 +43,14 @@ def _scatter(dy, rows, columns, dx):  # type: ignore[no-untyped-def]
                     there[k] = here[k]
 
 
-def _positions(index: Index | None, n: int) -> Index:
-    return np.arange(n) if index is None else np.ascontiguousarray(index, dtype=np.intp)
-
-
-def _inside(index: Index | None, n: int) -> bool:
-    if index is None:
-        return True
-    whole = type(index) is np.ndarray and index.ndim == 1 and index.dtype.kind in "iu"
-    return whole and bool(((index >= 0) & (index < n)).all())
+def _positions(
+    rows: Index | None, columns: Index | None, shape: tuple[int, ...]
+) -> tuple[Index, Index]:
+    """Return the positions, all of them for None, or leave what is none to the original."""
+    r, c = places_of(rows), places_of(columns)
+    if not inside(r, shape[0], c, shape[1]):
+        raise NotForKernel
+    return r if r.size else np.arange(shape[0]), c if c.size else np.arange(shape[1])
 
 
 def _as_three_axes(a: Array) -> Array:
@@ -65,11 +64,9 @@ def pack(x: Array, rows: Index | None, columns: Index | None) -> tuple[Array, Pa
     check_arrays(x)
     if x.ndim < 2 or (x.ndim == 4 and rows is None):
         raise NotForKernel
-    if not (_inside(rows, x.shape[0]) and _inside(columns, x.shape[1])):
-        raise NotForKernel
-    r, c = _positions(rows, x.shape[0]), _positions(columns, x.shape[1])
+    r, c = _positions(rows, columns, x.shape)
     y = np.empty((len(r), len(c), *x.shape[2:]), x.dtype)
-    _gather.sized(y.size, _as_three_axes(x), r, c, y.reshape(len(r), len(c), -1 if y.size else 1))
+    _gather.sized(y.size, _as_three_axes(x), r, c, y.reshape(len(r), len(c), -1))
     return y, PackResiduals(x.shape, rows, columns)
 
 
@@ -80,9 +77,7 @@ def pack_vjp(dy: Array, residuals: PackResiduals) -> Array:
     shape, rows, columns = residuals
     if len(shape) < 2 or (len(shape) == 4 and rows is None):
         raise NotForKernel
-    if not (_inside(rows, shape[0]) and _inside(columns, shape[1])):
-        raise NotForKernel
-    r, c = _positions(rows, shape[0]), _positions(columns, shape[1])
+    r, c = _positions(rows, columns, shape)
     if dy.shape != (len(r), len(c), *shape[2:]):
         raise NotForKernel
     source = np.full(shape[0], -1)
