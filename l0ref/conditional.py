@@ -73,10 +73,6 @@ class Wiring(Protocol):
     def plan(self) -> Plan:
         """What is known before a pass."""
 
-    @property
-    def weighted(self) -> list[tuple[int, Weighted]]:
-        """Position and layer of each layer that has weights."""
-
     def shapes(self, x_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Of each layer's input, and of the logits."""
 
@@ -85,40 +81,50 @@ class Wiring(Protocol):
 
 
 class Role(NamedTuple):
-    """What packing asks of a layer.
+    """What a pass that leaves something out asks of a layer.
 
     Attributes
     ----------
+    weighted : Weighted or None
+        The layer, if it has weights.
     passes : bool
         It turns each unit or map into one, on its own, and 0 into 0.
     flattens : bool
         It makes units of maps.
     packs : bool
         It can do with some of its inputs and give some of its outputs.
+    gathers : bool
+        It is a dense layer with one gate an input, or none: its product takes what is open where it
+        lies.
     silences : bool
         Behind a closed gate its output is 0.
     ignores : bool
         Before a closed gate its input is not read.
     """
 
+    weighted: Weighted | None
     passes: bool
     flattens: bool
     packs: bool
+    gathers: bool
     silences: bool
     ignores: bool
 
     @classmethod
     def of(cls, layer: Layer) -> Role:
         """Ask a layer."""
-        packs, silences, ignores = _packs(layer), False, False
-        if packs and isinstance(layer, Weighted) and layer.gates is not None:
+        passes, flattens = isinstance(layer, _PASSING), isinstance(layer, Flatten)
+        if not isinstance(layer, Weighted):
+            return cls(None, passes, flattens, False, False, False, False)
+        packs, gathers = _packs(layer), isinstance(layer, Dense) and not layer.spread
+        silences = ignores = False
+        if layer.gates is not None:
             gates, no_bias = layer.gates, "bias" not in layer.params
             on_outputs = gates.axis == layer.output_axis
-            silences = on_outputs and (gates.gates_bias or no_bias)
-            ignores = gates.axis == 1 - layer.output_axis
-        return cls(
-            isinstance(layer, _PASSING), isinstance(layer, Flatten), packs, silences, ignores
-        )
+            silences = packs and on_outputs and (gates.gates_bias or no_bias)
+            ignores = packs and gates.axis == 1 - layer.output_axis
+            gathers = gathers and ignores and not layer.per_example
+        return cls(layer, False, False, packs, gathers, silences, ignores)
 
 
 class Plan(NamedTuple):
@@ -135,7 +141,7 @@ class Plan(NamedTuple):
     blocks : dict of int to int
         Layers in a row that a backend may run as one: first, last.
     roles : list of Role
-        What packing asks of each layer.
+        Of each layer.
     """
 
     gated: list[tuple[int, Weighted, Gates]]
@@ -379,17 +385,19 @@ class Packing:
     def saved(self) -> float:
         """Multiplications that the minibatch is spared in each of the layers' products."""
         saved = 0.0
-        for i, layer in self.network.weighted:
+        for i, role in enumerate(self.network.plan.roles):
+            if role.weighted is None:
+                continue
             n, _, *size = self._outputs[i]
             inputs, outputs = self.taken[i], self.kept[i]
             left = inputs.count * outputs.count / (inputs.size * outputs.size)
-            saved += n * math.prod(size) * layer.params["weight"].size * (1 - left)
+            saved += n * math.prod(size) * role.weighted.params["weight"].size * (1 - left)
         return saved
 
 
-def _packs(layer: Layer) -> bool:
+def _packs(layer: Weighted) -> bool:
     """Whether the layer can do with some of its inputs and give some of its outputs."""
-    if not isinstance(layer, Weighted) or (isinstance(layer, Conv2d) and layer.groups > 1):
+    if isinstance(layer, Conv2d) and layer.groups > 1:
         return False
     gates = layer.gates
     if gates is None or not layer.per_example:
@@ -475,20 +483,22 @@ class Pass:
         values = {INPUT: x}
         i = 0
         while i < len(network.layers):
-            layer, source = network.layers[i], network.sources[i]
+            source, role = network.sources[i], self._plan.roles[i]
             x = self._moved(values[source], self._moves.get(i))
-            if isinstance(layer, Conv2d) and i in self._blocks:
+            weighted = role.weighted
+            if i in self._blocks and isinstance(weighted, Conv2d):
                 y = self._forward_block(i, x)
-            elif isinstance(layer, Weighted):
+            elif weighted is not None:
                 z, op = self.gates.get(i), self._op(i)
-                if self._gathers(i, layer):
-                    y, self.residuals[i] = self._apply_gathered(i, layer, x, z, rectified=bool(op))
-                elif self.packing and _packs(layer):
-                    y, self.residuals[i] = self._apply_packed(i, layer, x, z, op)
+                if self._gathers(i, role):
+                    rectified = op is not None
+                    y, self.residuals[i] = self._apply_gathered(i, weighted, x, z, rectified)
+                elif self.packing and role.packs:
+                    y, self.residuals[i] = self._apply_packed(i, weighted, x, z, op)
                 else:
-                    y, self.residuals[i] = layer.apply(x, z, op)
+                    y, self.residuals[i] = weighted.apply(x, z, op)
             else:
-                u = noise.get(i)
+                u, layer = noise.get(i), network.layers[i]
                 if self.packing and isinstance(layer, Dropout) and u is not None:
                     taken = self.packing.taken[i].index
                     u = u if taken is None else np.asarray(u)[:, taken]
@@ -512,16 +522,14 @@ class Pass:
         outputs, inputs = self.packing.kept[i].index, self.packing.taken[i].index
         return (outputs, inputs) if layer.output_axis == 0 else (inputs, outputs)
 
-    def _gathers(self, i: int, layer: Weighted) -> bool:
-        """Whether it is a dense layer that leaves something out, with one gate an input or none."""
-        if self.packing is None or not isinstance(layer, Dense) or layer.spread:
+    def _gathers(self, i: int, role: Role) -> bool:
+        """Whether the layer's product leaves out what is closed, as there is something closed."""
+        if self.packing is None or not role.gathers:
             return False
-        gates = layer.gates
-        by_input = gates is None or (gates.axis == 1 - layer.output_axis and not layer.per_example)
-        return by_input and any(index is not None for index in self._index(i, layer))
+        return not (self.packing.taken[i].index is None and self.packing.kept[i].index is None)
 
     def _apply_gathered(
-        self, i: int, layer: Weighted, x: Array, z: Array | None, *, rectified: bool
+        self, i: int, layer: Weighted, x: Array, z: Array | None, rectified: bool
     ) -> tuple[Array, _Gathered]:
         """Multiply what is open where it lies: weights in place, x already moved."""
         assert self.packing is not None
@@ -547,14 +555,13 @@ class Pass:
         dbias = self.packing.kept[i].among(dy.sum(axis=0))
         return dx, {"weight": dweight, "bias": dbias}, dz
 
-    def _packed(self, i: int, layer: Weighted) -> Weighted:
-        """Return the layer with its packed weights."""
+    def _packed(self, i: int, layer: Weighted) -> dict[str, Array]:
+        """Return the layer's packed weights, and the bias of the units that are left."""
         assert self.packing is not None
-        small, outputs = copy.copy(layer), self.packing.kept[i]
-        small.params = {"weight": self._ops.pack(layer.params["weight"], *self._index(i, layer))[0]}
+        params = {"weight": self._ops.pack(layer.params["weight"], *self._index(i, layer))[0]}
         if "bias" in layer.params:
-            small.params["bias"] = outputs.out_of(layer.params["bias"])
-        return small
+            params["bias"] = self.packing.kept[i].out_of(layer.params["bias"])
+        return params
 
     def _packed_gates(self, i: int, layer: Weighted, z: Array) -> tuple[Array, str, bool]:
         """Return the gates as the op on packed weights takes them."""
@@ -571,7 +578,8 @@ class Pass:
     def _apply_packed(
         self, i: int, layer: Weighted, x: Array, z: Array | None, op: str | None
     ) -> tuple[Array, Any]:
-        small = self._packed(i, layer)
+        small = copy.copy(layer)
+        small.params = self._packed(i, layer)
         if z is None:
             return small.apply_op(x, None, "weights", True, op)
         return small.apply_op(x, *self._packed_gates(i, layer, z), op)
@@ -582,7 +590,7 @@ class Pass:
         assert isinstance(conv, Conv2d)
         assert isinstance(pool, MaxPool2d)
         z = self.gates.get(i)
-        small: Weighted = self._packed(i, conv) if self.packing else conv
+        params = self._packed(i, conv) if self.packing else conv.params
         gates, gates_bias = z, True
         if z is not None and conv.gates is not None:
             gates_bias = conv.gates.gates_bias and "bias" in conv.params
@@ -590,8 +598,8 @@ class Pass:
                 gates = self._packed_gates(i, conv, z)[0]
         y, self.residuals[i] = self._ops.conv_relu_pool(
             x,
-            small.params["weight"],
-            small.params.get("bias"),
+            params["weight"],
+            params.get("bias"),
             gates,
             gates_bias=gates_bias,
             **conv.geometry,
@@ -628,8 +636,9 @@ class Pass:
                 arrive(network.skips[i], self._skip_moves.get(i), dy)
             i = ends.get(i, i)
             layer, source, r = network.layers[i], network.sources[i], self.residuals[i]
-            if isinstance(layer, Weighted):
-                dx, own, dz = self._pull(i, layer, dy, r, need_dx=source in wanted)
+            role = self._plan.roles[i]
+            if role.weighted is not None:
+                dx, own, dz = self._pull(i, role.weighted, dy, r, need_dx=source in wanted)
                 if dz is not None:
                     dgates[i] = dz
             else:
@@ -645,7 +654,7 @@ class Pass:
     ) -> tuple[Any, dict[str, Array], Array | None]:
         if isinstance(residuals, _Gathered):
             return self._pull_gathered(i, dy, residuals, need_dx=need_dx)
-        packed, op = self.packing is not None and _packs(layer), self._op(i)
+        packed, op = self.packing is not None and self._plan.roles[i].packs, self._op(i)
         if i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
         elif packed:

@@ -210,7 +210,7 @@ class Network:
         """What is known of a pass before it; made when first asked for, or when layers change."""
         known = self._plan
         gating = [
-            (layer.gates, layer.per_example) if isinstance(layer, Weighted) else None
+            (getattr(layer, "gates", None), getattr(layer, "per_example", None))
             for layer in self.layers
         ]
         of = self.layers, gating, self.sources, self.skips
