@@ -1189,8 +1189,8 @@ MUTANTS = (
     Mutant(
         "packing-a-bias-that-is-on-is-0",
         "conditional.py",
-        "silences = on_outputs and (gates.gates_bias or no_bias)",
-        "silences = on_outputs",
+        "silences = packs and on_outputs and (gates.gates_bias or no_bias)",
+        "silences = packs and on_outputs",
         "test_conditional.py::test_logits_behind_closed_gates[False]",
     ),
     Mutant(
