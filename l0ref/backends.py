@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from . import ops
-from .hard_concrete import sample_and_slope
+from .hard_concrete import sample, sample_and_slope
 from .optimizers import all_finite, step_and_average
 from .penalties import gate_gradient
 
@@ -25,6 +25,7 @@ _SWITCHED: tuple[Callable[..., Any], ...] = (
     *(getattr(ops, name) for name in ops.__all__ if name.islower()),
     all_finite,
     gate_gradient,
+    sample,
     sample_and_slope,
     step_and_average,
 )

@@ -28,7 +28,7 @@ from . import __version__, backends
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset, load_mnist_sample
 from .gates import per_weight
-from .noise import Noise, Stream
+from .noise import Noise, Stream, Uniforms
 from .training import Settings, Trainer
 
 Array = NDArray[Any]
@@ -296,12 +296,14 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
     group_size = per_weight(log_alpha.shape).group_size
     noise, steps = Noise(0), itertools.count()
 
-    def draw() -> Any:
-        u = noise.draws(Stream.GATES, log_alpha.shape, step=next(steps))
-        return functions.sample_and_slope(log_alpha, u, **law)
+    def draws() -> Uniforms:
+        return noise.draws(Stream.GATES, log_alpha.shape, step=next(steps))
+
+    def draw() -> object:
+        return functions.sample(log_alpha, draws(), **law)
 
     def gradient() -> object:
-        z, slope = draw()
+        z, slope = functions.sample_and_slope(log_alpha, draws(), **law)
         return z, functions.gate_gradient(
             dz, slope, log_alpha, group_size, lam=LAM / N_TRAIN, **law
         )

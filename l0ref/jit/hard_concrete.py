@@ -70,7 +70,7 @@ def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
 
 @inline
 def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
-    """Draw as many gates as there is noise: words, or u."""
+    """Draw as many gates as there is noise: words, or u. Without room for slopes, z alone."""
     number = log_alpha.dtype.type
     zero, one = number(0), number(1)
     if m > 0:
@@ -80,13 +80,17 @@ def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
             root = np.sqrt(r)
             power = (root if m & 1 else one) * (r if m & 2 else one)
             power = power * (r * r if m & 4 else one)
-            z[i], slope[i] = _stretch_and_clip(one / (one + power), law, zero, one)
+            z[i], steep = _stretch_and_clip(one / (one + power), law, zero, one)
+            if slope is not None:
+                slope[i] = steep
     else:
         per_beta = law[3]
         for i in range(noise.size):
             u, rest = _sides(noise[i], number)
             t = add_log_ratio(log_alpha[i], u, rest) * per_beta
-            z[i], slope[i] = _stretch_and_clip(one / (one + clipped_exp(-t)), law, zero, one)
+            z[i], steep = _stretch_and_clip(one / (one + clipped_exp(-t)), law, zero, one)
+            if slope is not None:
+                slope[i] = steep
 
 
 @inline
@@ -96,7 +100,8 @@ def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[n
     while done < noise.size:
         n = min(log_alpha.size - first, noise.size - done)
         here = slice(start + done, start + done + n)
-        _draw(log_alpha[first : first + n], noise[done : done + n], law, m, z[here], slope[here])
+        own = None if slope is None else slope[here]
+        _draw(log_alpha[first : first + n], noise[done : done + n], law, m, z[here], own)
         done, first = done + n, 0
 
 
@@ -138,11 +143,10 @@ def _checked_law(
     return np.array([gamma, width, width / beta, 1 / beta], dtype=dtype), m
 
 
-@twin(hard_concrete.sample_and_slope)
-def sample_and_slope(
-    log_alpha: Any, u: Any, *, beta: Any = BETA, gamma: Any = GAMMA, zeta: Any = ZETA
-) -> tuple[FloatArray, FloatArray]:
-    """Draw gates of log_alpha's shape, or with one more axis in front; and their slopes."""
+def _drawn(
+    log_alpha: Any, u: Any, beta: Any, gamma: Any, zeta: Any, *, slopes: bool
+) -> tuple[FloatArray, FloatArray | None]:
+    """Draw gates of log_alpha's shape, or with one more axis in front; and perhaps their slopes."""
     check_arrays(log_alpha)
     if type(u) is Uniforms:
         check_uniforms(u)
@@ -154,8 +158,9 @@ def sample_and_slope(
         raise NotForKernel
     law, m = _checked_law(beta, gamma, zeta, log_alpha.dtype)
     flat = packed(log_alpha).reshape(-1)
-    z, slope = np.empty(u.shape, log_alpha.dtype), np.empty(u.shape, log_alpha.dtype)
-    drawn = law, m, z.reshape(-1), slope.reshape(-1)
+    z = np.empty(u.shape, log_alpha.dtype)
+    slope = np.empty(u.shape, log_alpha.dtype) if slopes else None
+    drawn = law, m, z.reshape(-1), None if slope is None else slope.reshape(-1)
     if type(u) is Uniforms:
         _draw_with_noise.sized(4 * z.size, flat, named(u), *drawn)
         return z, slope
@@ -167,11 +172,19 @@ def sample_and_slope(
     return z, slope
 
 
+@twin(hard_concrete.sample_and_slope)
+def sample_and_slope(
+    log_alpha: Any, u: Any, *, beta: Any = BETA, gamma: Any = GAMMA, zeta: Any = ZETA
+) -> tuple[FloatArray, FloatArray]:
+    """Draw gates, and keep their slopes."""
+    z, slope = _drawn(log_alpha, u, beta, gamma, zeta, slopes=True)
+    assert slope is not None
+    return z, slope
+
+
 @twin(hard_concrete.sample)
 def sample(
     log_alpha: Any, u: Any, *, beta: Any = BETA, gamma: Any = GAMMA, zeta: Any = ZETA
 ) -> FloatArray:
-    """Draw gates; `sample_and_slope` without the slopes."""
-    both: Any = sample_and_slope
-    z: FloatArray = both.twin(log_alpha, u, beta=beta, gamma=gamma, zeta=zeta)[0]
-    return z
+    """Draw gates; slopes are not even formed."""
+    return _drawn(log_alpha, u, beta, gamma, zeta, slopes=False)[0]

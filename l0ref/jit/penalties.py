@@ -50,18 +50,18 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
             smaller = w * larger
             active[i] = smaller if off else larger
             out[i] = smaller * larger
+        scale = lam
         if sizes.size:
             counts[turn] = inner(active, sizes)
             for i in range(here.size):
-                out[i] = lam * (number(sizes[i]) * out[i])
+                out[i] *= number(sizes[i])
         else:
             counts[turn] = common * add_up(active)
-            for i in range(here.size):
-                out[i] = lam * (number(common) * out[i])
+            scale = lam * number(common)
         first, through = dz[0, start:stop], slope[0, start:stop]
         if dz.shape[0] == 1:
             for i in range(here.size):
-                out[i] += first[i] * through[i]
+                out[i] = scale * out[i] + first[i] * through[i]
         else:
             sums = active  # of the same length, and no more needed
             for i in range(here.size):
@@ -71,7 +71,7 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
                 for i in range(here.size):
                     sums[i] += row[i] * row_slope[i]
             for i in range(here.size):
-                out[i] += sums[i]
+                out[i] = scale * out[i] + sums[i]
 
 
 @functools.lru_cache(maxsize=256)

@@ -991,22 +991,22 @@ MUTANTS = (
     Mutant(
         "kernels-penalty-without-lam",
         "jit/penalties.py",
-        "out[i] = lam * (number(sizes[i]) * out[i])",
-        "out[i] = number(sizes[i]) * out[i]",
+        "        scale = lam\n",
+        "        scale = one\n",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
     ),
     Mutant(
         "kernels-penalty-without-group-size",
         "jit/penalties.py",
-        "out[i] = lam * (number(sizes[i]) * out[i])",
-        "out[i] = lam * out[i]",
+        "out[i] *= number(sizes[i])",
+        "out[i] *= one",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
     ),
     Mutant(
         "kernels-penalty-without-the-one-size-of-all",
         "jit/penalties.py",
-        "out[i] = lam * (number(common) * out[i])",
-        "out[i] = lam * out[i]",
+        "scale = lam * number(common)",
+        "scale = lam",
         "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
     Mutant(
