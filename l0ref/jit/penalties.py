@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
-from ._compile import parallel, prange
+from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
 from .elementary import exp
@@ -31,47 +31,53 @@ GREATEST_SHIFT = 30.0
 """Of |beta log(-gamma/zeta)|: up to here no w overflows, nor its square, in float32."""
 
 
+@inline
+def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
+    """P and P (1 - P) of one log_alpha."""
+    number = type(a)
+    one, off = number(1), a < number(0)
+    w = exp(a if off else -a) * (grow if off else shrink)
+    larger = one / (one + w)
+    smaller = w * larger
+    return smaller if off else larger, smaller * larger
+
+
 @parallel
 def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
     number = log_alpha.dtype.type
-    zero, one = number(0), number(1)
-    lam, grow, shrink = law[0], law[1], law[2]
+    grow, shrink = law[1], law[2]
+    scale = law[0] if group_size.size else law[0] * number(common)
     n_gates = log_alpha.size
     for turn in prange((n_gates + GATES - 1) // GATES):
         start = turn * GATES
         stop = min(n_gates, start + GATES)
         out, here, sizes = gradient[start:stop], log_alpha[start:stop], group_size[start:stop]
         active = np.empty(stop - start, log_alpha.dtype)
+        first, through = dz[0, start:stop], slope[0, start:stop]
+        if dz.shape[0] == 1 and not sizes.size:  # as mostly: one loop does it all
+            for i in range(here.size):
+                active[i], each = _activity(here[i], grow, shrink)
+                out[i] = scale * each + first[i] * through[i]
+            counts[turn] = common * add_up(active)
+            continue
         for i in range(here.size):
-            a = here[i]
-            off = a < zero
-            w = exp(a if off else -a) * (grow if off else shrink)
-            larger = one / (one + w)
-            smaller = w * larger
-            active[i] = smaller if off else larger
-            out[i] = smaller * larger
-        scale = lam
+            active[i], each = _activity(here[i], grow, shrink)
+            out[i] = scale * each
         if sizes.size:
             counts[turn] = inner(active, sizes)
             for i in range(here.size):
                 out[i] *= number(sizes[i])
         else:
             counts[turn] = common * add_up(active)
-            scale = lam * number(common)
-        first, through = dz[0, start:stop], slope[0, start:stop]
-        if dz.shape[0] == 1:
+        sums = active  # of the same length, and no more needed
+        for i in range(here.size):
+            sums[i] = first[i] * through[i]
+        for example in range(1, dz.shape[0]):
+            row, row_slope = dz[example, start:stop], slope[example, start:stop]
             for i in range(here.size):
-                out[i] = scale * out[i] + first[i] * through[i]
-        else:
-            sums = active  # of the same length, and no more needed
-            for i in range(here.size):
-                sums[i] = first[i] * through[i]
-            for example in range(1, dz.shape[0]):
-                row, row_slope = dz[example, start:stop], slope[example, start:stop]
-                for i in range(here.size):
-                    sums[i] += row[i] * row_slope[i]
-            for i in range(here.size):
-                out[i] = scale * out[i] + sums[i]
+                sums[i] += row[i] * row_slope[i]
+        for i in range(here.size):
+            out[i] += sums[i]
 
 
 @functools.lru_cache(maxsize=256)
