@@ -504,3 +504,9 @@ def test_one_size_of_all_gates_is_as_many_equal_ones(dtype: Any, shape: tuple[in
     many, count_many = TWINS[penalties.gate_gradient](dz, slope, log_alpha, one.copy(), **law)
     np.testing.assert_allclose(got, many, rtol=2 * eps, atol=eps * np.abs(expected).max())
     assert abs(count - count_many) <= 4 * eps * count
+
+    draws = np.stack([dz, slope, -2 * dz])  # one draw an example
+    got, count = TWINS[penalties.gate_gradient](draws, draws + 1, log_alpha, one, **law)
+    expected, count_expected = penalties.gate_gradient(draws, draws + 1, log_alpha, one, **law)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=32 * eps * np.abs(expected).max())
+    assert abs(count - count_expected) <= 16 * eps * count_expected

@@ -19,13 +19,13 @@ from l0ref import cli
 from l0ref.optimizers import Adam
 from l0ref.oracle import check as oracle
 from l0ref.oracle import hygiene, protocol, report, targets
-from l0ref.oracle.allowed import CASES, _moved_by_adam, tolerance_for
+from l0ref.oracle.allowed import CASES, _moved_by_adam, as_dtype, tolerance_for
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
 from l0ref.oracle.compare import Tolerance, compare
 from l0ref.oracle.differential import check_function, expect, smallest
 from l0ref.oracle.interface import FUNCTIONS
-from l0ref.oracle.reference import numba, reference
+from l0ref.oracle.reference import network_of, noise_of, numba, reference
 from l0ref.oracle.strategies import PROBES, STRATEGIES
 from l0ref.oracle.vectors import load_all
 from tests.honest_target import Honest, only, planted, sigmoid
@@ -480,6 +480,43 @@ def test_a_librarys_logarithm_that_is_off_by_65_eps_is_no_mistake(function: str)
             calls_of(only(**{function: shifted})), function, "float64", max_examples=60, seed=seed
         )
         assert found.message == ""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sure", [1.0, 4.0, 10.0, 15.0, 40.0])
+def test_softmax_less_1_may_be_rounded_beside_1(sure: float, dtype: Any) -> None:
+    """The more certain the network, the smaller loss and gradient, the greater rounding's share."""
+    generator = np.random.default_rng(4)
+    weights = [generator.normal(size=shape) for shape in ((6, 5), (5, 3))]
+    network = {
+        "input_shape": (6,), "beta": 0.5, "gamma": -0.125, "zeta": 1.125,
+        "layers": [
+            {"kind": "dense", "weight": weights[0].astype(dtype), "bias": np.zeros(5, dtype),
+             "log_alpha": np.full(6, 9, dtype), "on": "inputs", "gates_bias": False},
+            {"kind": "relu"},
+            {"kind": "dense", "weight": (sure * weights[1]).astype(dtype),
+             "bias": np.zeros(3, dtype), "log_alpha": None, "on": None, "gates_bias": False},
+        ],
+    }  # fmt: skip
+    x, u = generator.normal(size=(8, 6)).astype(dtype), [np.full(6, 0.5, dtype)]
+    labels = reference.predict(network, x).argmax(axis=1)
+    penalties = {"lam": 0.0, "l2": 0.0, "n_train": 10}
+    args = {"network": network, "x": x, "labels": labels, "u": u, **penalties}
+    expected = reference.loss_and_grads(**as_dtype(args, np.float64))
+
+    made = network_of(network)
+    logits, residuals = made.forward(x, noise_of(made, u))
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    dlogits = odds / odds.sum(axis=1, keepdims=True) - np.eye(3, dtype=dtype)[labels]
+    loss = np.mean(np.log(odds.sum(axis=1)))
+    _, grads = made.backward(dlogits / dtype(len(x)), residuals)
+
+    allowed = tolerance_for("loss_and_grads", as_dtype(args, np.float64), expected, dtype).abs
+    assert abs(loss - expected["loss"]) <= allowed["loss"] <= 1e4 * np.finfo(dtype).eps
+    for name, g in grads.items():
+        assert np.all(np.abs(g - expected["grads"][name]) <= allowed["grads"][name]), name
+        # what is rounded is far less than a mistake in a gradient that is worth speaking of
+        assert np.all(allowed["grads"][name] <= 1e4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-4, 0.5])

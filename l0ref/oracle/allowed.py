@@ -19,7 +19,8 @@ With t for the argument of the outer sigmoid, s for its value,
   readable. The float64 reference is run again on inputs that are moved at random by `K`/2 eps of
   themselves (`_moved`); `SPREAD` times the largest change seen is allowed, with a floor of `K` eps
   times the largest number in the result. Where such a move crosses a kink of a ReLU or a pool, so
-  may an honest implementation: the change is large then, and so is what is allowed.
+  may an honest implementation: the change is large then, and so is what is allowed. Where a loss is
+  nearly 0, so is what moved inputs do to it, but not what rounding does (`_beside_1`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..network import Network
 from .compare import Tolerance
-from .reference import reference
+from .reference import network_of, noise_of, reference
 
 __all__ = ["CASES", "Case", "as_dtype", "tolerance_for"]
 
@@ -430,15 +432,46 @@ def _differences(expected: Any, others: list[Any], floor: float) -> Any:
     return floor + SPREAD * np.max(changes, axis=0)
 
 
+def _beside_1(made: Network, x: Floats, u: list[Floats], eps: float) -> dict[str, Any]:
+    """Return what rounding beside 1, and beside the logits, does to a loss and its gradient.
+
+    The loss of an example is the log of a sum of 1 and smaller numbers, or a difference of numbers
+    as large as the logits; its derivative in a logit is softmax - 1.
+    """
+    logits, residuals = made.forward(x, noise_of(made, u))
+    generator = np.random.default_rng(0)
+    moved = []
+    for _ in range(MOVES):
+        signs = generator.choice((-1.0, 1.0), size=logits.shape)
+        moved.append(made.backward(K / 2 * eps / len(x) * signs, residuals)[1])
+    return {
+        "loss": K * eps * (1 + _largest(logits)),
+        "grads": {
+            name: SPREAD * np.max([np.abs(g[name]) for g in moved], axis=0) for name in moved[0]
+        },
+    }
+
+
+def _add(errors: dict[str, Any], more: Mapping[str, Any]) -> None:
+    errors["loss"] = errors["loss"] + more["loss"]
+    errors["grads"] = {name: error + more["grads"][name] for name, error in errors["grads"].items()}
+
+
 def _loss_and_grads(args: Args, expected: Any, eps: float) -> Any:
-    return _spread("loss_and_grads", args, expected, eps)
+    allowed = _spread("loss_and_grads", args, expected, eps)
+    _add(allowed, _beside_1(network_of(args["network"]), args["x"], args["u"], eps))
+    return allowed
 
 
 def _train(args: Args, expected: Any, eps: float) -> Any:
     # the floor of Adam's own rounding is in `lr`, that of the rest in the largest parameter
     allowed = _spread("train", args, expected, eps)
-    for t, step in enumerate(allowed, 1):
-        own = K * eps * 8 * args["lr"] * t * (1 + 0.5 / (1 - 0.999))
+    made = network_of(args["network"])
+    for t, step in enumerate(allowed):
+        u = [one[t] for one in args["u"]]
+        _add(step, _beside_1(made, args["x"][t], u, eps))
+        made = made.with_params(expected[t]["params"])
+        own = K * eps * 8 * args["lr"] * (t + 1) * (1 + 0.5 / (1 - 0.999))
         for name in ("params", "average"):
             step[name] = {key: error + own for key, error in step[name].items()}
     for key in expected[0]["grads"]:

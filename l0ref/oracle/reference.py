@@ -21,7 +21,7 @@ from ..noise import open_uniform
 from ..ops import conv_output_size
 from .interface import Array, LayerData, Network, Pair, Scalar
 
-__all__ = ["Reference", "gates_of", "network_data", "network_of", "numba", "reference"]
+__all__ = ["Reference", "gates_of", "network_data", "network_of", "noise_of", "numba", "reference"]
 
 
 def gates_of(
@@ -565,7 +565,7 @@ class Reference:
     ) -> Mapping[str, Any]:
         """Return the objective and its gradient."""
         made = network_of(network, self.backend_name)
-        found = made.evaluate(x, labels, _noise(made, u), lam=[lam], l2=l2, n_train=n_train)
+        found = made.evaluate(x, labels, noise_of(made, u), lam=[lam], l2=l2, n_train=n_train)
         return {"loss": found.loss.total, "grads": found.grads}
 
     def train(
@@ -586,7 +586,7 @@ class Reference:
         optimizer, average = optimizers.Adam(lr), optimizers.TemporalAverage(decay)
         steps = []
         for t in range(len(x)):
-            noise = _noise(made, [one[t] for one in u])
+            noise = noise_of(made, [one[t] for one in u])
             found = made.evaluate(x[t], labels[t], noise, lam=[lam], l2=l2, n_train=n_train)
             self.backend.step_and_average(optimizer, average, made.params, found.grads, {})
             steps.append(
@@ -623,7 +623,8 @@ def _one_layer(
     return networks.Network([layer], input_shape=(1,))
 
 
-def _noise(network: networks.Network, u: Sequence[Array]) -> dict[int, Array]:
+def noise_of(network: networks.Network, u: Sequence[Array]) -> dict[int, Array]:
+    """Return the noise by the position of its layer, from u of each gated layer."""
     gated = network.gated
     if len(u) != len(gated):
         raise ValueError(f"u must have one array a gated layer ({len(gated)}), got {len(u)}")

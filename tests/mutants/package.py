@@ -1014,7 +1014,7 @@ MUTANTS = (
         "jit/penalties.py",
         "if dz.shape[0] == 1 and not sizes.size:",
         "if dz.shape[0] > 0 and not sizes.size:",
-        "test_jit_gates.py::test_the_kernels_run_as_plain_python",
+        "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
     Mutant(
         "kernels-average-of-the-step-before",
