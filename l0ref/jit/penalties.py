@@ -45,8 +45,7 @@ def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
 @parallel
 def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
     number = log_alpha.dtype.type
-    grow, shrink = law[1], law[2]
-    scale = law[0] if group_size.size else law[0] * number(common)
+    lam, grow, shrink = law[0], law[1], law[2]
     n_gates = log_alpha.size
     for turn in prange((n_gates + GATES - 1) // GATES):
         start = turn * GATES
@@ -57,27 +56,32 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
         if dz.shape[0] == 1 and not sizes.size:  # as mostly: one loop does it all
             for i in range(here.size):
                 active[i], each = _activity(here[i], grow, shrink)
-                out[i] = scale * each + first[i] * through[i]
+                out[i] = first[i] * through[i] + lam * (number(common) * each)
             counts[turn] = common * add_up(active)
             continue
         for i in range(here.size):
-            active[i], each = _activity(here[i], grow, shrink)
-            out[i] = scale * each
+            active[i], out[i] = _activity(here[i], grow, shrink)
         if sizes.size:
             counts[turn] = inner(active, sizes)
             for i in range(here.size):
-                out[i] *= number(sizes[i])
+                out[i] = lam * (number(sizes[i]) * out[i])
         else:
             counts[turn] = common * add_up(active)
-        sums = active  # of the same length, and no more needed
-        for i in range(here.size):
-            sums[i] = first[i] * through[i]
-        for example in range(1, dz.shape[0]):
-            row, row_slope = dz[example, start:stop], slope[example, start:stop]
             for i in range(here.size):
-                sums[i] += row[i] * row_slope[i]
-        for i in range(here.size):
-            out[i] += sums[i]
+                out[i] = lam * (number(common) * out[i])
+        if dz.shape[0] == 1:
+            for i in range(here.size):
+                out[i] += first[i] * through[i]
+        else:
+            sums = active  # of the same length, and no more needed
+            for i in range(here.size):
+                sums[i] = first[i] * through[i]
+            for example in range(1, dz.shape[0]):
+                row, row_slope = dz[example, start:stop], slope[example, start:stop]
+                for i in range(here.size):
+                    sums[i] += row[i] * row_slope[i]
+            for i in range(here.size):
+                out[i] += sums[i]
 
 
 @functools.lru_cache(maxsize=256)

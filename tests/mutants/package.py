@@ -991,22 +991,22 @@ MUTANTS = (
     Mutant(
         "kernels-penalty-without-lam",
         "jit/penalties.py",
-        "scale = law[0] if group_size.size else law[0] * number(common)",
-        "scale = number(1) if group_size.size else number(common)",
+        "out[i] = lam * (number(sizes[i]) * out[i])",
+        "out[i] = number(sizes[i]) * out[i]",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
     ),
     Mutant(
         "kernels-penalty-without-group-size",
         "jit/penalties.py",
-        "out[i] *= number(sizes[i])",
-        "out[i] *= number(1)",
+        "out[i] = lam * (number(sizes[i]) * out[i])",
+        "out[i] = lam * out[i]",
         "test_jit_gates.py::test_the_kernels_run_as_plain_python",
     ),
     Mutant(
         "kernels-penalty-without-the-one-size-of-all",
         "jit/penalties.py",
-        "scale = law[0] if group_size.size else law[0] * number(common)",
-        "scale = law[0]",
+        "through[i] + lam * (number(common) * each)",
+        "through[i] + lam * each",
         "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
     Mutant(
