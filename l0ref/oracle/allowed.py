@@ -467,25 +467,41 @@ def _train(args: Args, expected: Any, eps: float) -> Any:
     # the floor of Adam's own rounding is in `lr`, that of the rest in the largest parameter
     allowed = _spread("train", args, expected, eps)
     made = network_of(args["network"])
+    off: dict[str, Floats] = {}  # how far Adam may have moved parameters by now
     for t, step in enumerate(allowed):
         u = [one[t] for one in args["u"]]
         _add(step, _beside_1(made, args["x"][t], u, eps))
+        if t:
+            _add(step, _from_there(made, off, args, t))
         made = made.with_params(expected[t]["params"])
         own = K * eps * 8 * args["lr"] * (t + 1) * (1 + 0.5 / (1 - 0.999))
-        for name in ("params", "average"):
-            step[name] = {key: error + own for key, error in step[name].items()}
-    for key in expected[0]["grads"]:
-        moved = _moved_by_adam(
-            [step["grads"][key] for step in expected], [step["grads"][key] for step in allowed]
-        )
-        for step, error in zip(allowed, moved, strict=True):
-            for name in ("params", "average"):
-                step[name][key] = step[name][key] + args["lr"] * error
+        for name in expected[t]["grads"]:
+            grads, errors = ([s["grads"][name] for s in so[: t + 1]] for so in (expected, allowed))
+            off[name] = args["lr"] * _moved_by_adam(grads, errors)
+            for result in ("params", "average"):
+                step[result][name] = step[result][name] + own + off[name]
     return allowed
 
 
-def _moved_by_adam(grads: list[Floats], errors: list[Floats]) -> list[Floats]:
-    """Return how far errors of the gradients move Adam's steps so far, in units of lr.
+def _from_there(made: Network, off: dict[str, Floats], args: Args, t: int) -> dict[str, Any]:
+    """Return what parameters that may be off do to the loss and the gradient of step t."""
+    x, labels = args["x"][t], args["labels"][t]
+    options = {"lam": [args["lam"]], "l2": args["l2"], "n_train": args["n_train"]}
+    noise = noise_of(made, [one[t] for one in args["u"]])
+    loss, grads = made.loss_and_grads(x, labels, noise, **options)
+    generator, moved = np.random.default_rng(0), []
+    for _ in range(MOVES):
+        there = made.with_params(
+            {n: p + generator.choice((-1, 1), p.shape) * off[n] for n, p in made.params.items()}
+        )
+        found = there.loss_and_grads(x, labels, noise, **options)
+        moved.append({"loss": found[0].total, "grads": found[1]})
+    change: dict[str, Any] = _differences({"loss": loss.total, "grads": grads}, moved, 0.0)
+    return change
+
+
+def _moved_by_adam(grads: list[Floats], errors: list[Floats]) -> Floats:
+    """Return how far errors of the gradients so far have moved what Adam trains, in units of lr.
 
     It divides a gradient by its size: where that is small, of a loss that is nearly 0, rounding of
     the gradient that is small beside 1, as in softmax - 1, is none beside the gradient. What is
@@ -493,14 +509,12 @@ def _moved_by_adam(grads: list[Floats], errors: list[Floats]) -> list[Floats]:
     that 1e-8 makes depend on the size of g.
     """
     total, v, error = np.zeros_like(grads[0]), np.zeros_like(grads[0]), np.zeros_like(grads[0])
-    found = []
     for t, (g, more) in enumerate(zip(grads, errors, strict=True), 1):
         v, error = 0.999 * v + 0.001 * g * g, np.maximum(error, np.where(g == 0, 0.0, more))
         size = np.sqrt(v / (1 - 0.999**t)) + 1e-8
         # no step is longer than a few lr
         total = total + np.minimum(error / size * (1e-8 / size if t == 1 else 1.0), 4.0)
-        found.append(total)
-    return found
+    return total
 
 
 def _mirrored(args: Args) -> Args:
