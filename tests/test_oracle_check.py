@@ -518,9 +518,9 @@ def test_softmax_less_1_may_be_rounded_beside_1(sure: float, wrong: int, dtype: 
 
     Adam makes much of small gradients: what was rounded there is in all that follows.
     """
-    generator = np.random.default_rng(5)
+    generator = np.random.default_rng(3)
     network, n_steps = certain_network(sure, dtype), 3
-    x = generator.normal(size=(n_steps, 8, 6)).astype(dtype)
+    x = generator.normal(size=(n_steps, 3, 6)).astype(dtype)
     u = [generator.uniform(0.3, 0.7, (n_steps, 6)).astype(dtype)]
     labels = np.array([reference.predict(network, one).argmax(axis=1) for one in x])
     labels[:, :wrong] = (labels[:, :wrong] + 1) % 3
