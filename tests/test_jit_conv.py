@@ -405,7 +405,20 @@ def test_in_the_block_what_overflows_is_for_the_original(
         for h, w in np.ndindex(y.shape[2], y.shape[3] - 2):
             dy = draw(y.shape).astype(np.float32)
             dy[1, 1, h, w : w + 3] = side_by_side
-            same(*both(conv_block, "conv_relu_pool", arrays, options, dy))
+            got, wanted = both(conv_block, "conv_relu_pool", arrays, options, dy)
+            # Terms of both signs that overflow in some order of adding: BLAS has its own.
+            unsure = sums_of_sizes(arrays, options, dy) > np.finfo(np.float32).max
+            for gradients in (got, wanted):
+                gradients[2][unsure] = 0
+            same(got, wanted)
+
+
+def sums_of_sizes(arrays: Any, options: Any, dy: Any) -> Any:
+    """What dweight would be if no term of it were negative, in float64."""
+    wide = {name: None if a is None else a.astype(float) for name, a in arrays.items()}
+    _, (of_conv, positive, of_pool) = ops.conv_relu_pool(**wide, **options)
+    da = ops.relu_vjp(ops.max_pool2d_vjp(abs(dy.astype(float)), of_pool), positive)
+    return ops.conv2d_vjp(da, of_conv._replace(x=abs(of_conv.x)))[1]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,8 @@ def test_a_hang_that_catches_errors_is_ended(opened: Open) -> None:
     [
         "try:\n    time.sleep(60)\nexcept:\n    pass\ntime.sleep(60)",
         "while True:\n    try:\n        time.sleep(0.01)\n    except:\n        pass",
+        "while True:\n    try:\n        while True:\n            try: time.sleep(9)\n"
+        "            except: pass\n    except: pass",
     ],
 )
 def test_a_hang_that_catches_the_alarm_is_ended(opened: Open, body: str) -> None:

@@ -8,6 +8,7 @@ Those that are named run in a process of their own, which can be ended and start
 
 from __future__ import annotations
 
+import _thread
 import abc
 import contextlib
 import difflib
@@ -417,29 +418,49 @@ class _ObjectTarget(OpenTarget):
         return call
 
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.1, 5e-5
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 1e-3
 """Seconds until the alarm rings again, if it is not heeded, and the least of them."""
+
+
+class _Bell(int):
+    """Number of a signal, which arrives when `rings` is looked up.
+
+    Python answers signals after a call, but not after it has looked something up: this one is
+    answered by the code that goes on, not by that which rings.
+    """
+
+    rings = property(_thread.interrupt_main)
+
+
+_ALARM_BELL = _Bell(getattr(signal, "SIGALRM", 0))
 
 
 def _in_time(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     """Return the function, out of which `_Alarm` is raised when the time is over.
 
     That is done where there are signals, and in the main thread. A function may catch it: the alarm
-    rings until it is left, sooner every time, so that it rings once where nothing catches it.
+    rings until it is left, sooner every time, so that it rings once where nothing catches it. What
+    still goes on then is in a loop that catches everything; there it rings without a pause, and so
+    also where the loop begins anew, which is outside of what catches.
     """
     possible = hasattr(signal, "setitimer")
     if not possible or threading.current_thread() is not threading.main_thread():
         return function
 
     def call(**args: Any) -> Any:
-        is_over, pause = False, 2 * _FIRST_PAUSE
+        is_over, pause = False, _FIRST_PAUSE
 
         def ring(signum: int, frame: Any) -> None:
             nonlocal pause
-            if not is_over:
-                pause = max(pause / 2, _LAST_PAUSE)
+            if is_over:
+                return
+            if pause >= _LAST_PAUSE:
                 signal.setitimer(signal.ITIMER_REAL, pause)
-                raise _Alarm
+                pause /= 2
+            else:
+                # No timer can be trusted to ring in the microsecond between two rounds of a loop.
+                _ALARM_BELL.rings  # noqa: B018
+            raise _Alarm
 
         start = time.monotonic()
         handler = signal.signal(signal.SIGALRM, ring)
