@@ -8,6 +8,7 @@ step's matrix products alone through `numpy.matmul`, and a *copy* of the array t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -229,6 +230,7 @@ class Steps:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.most = trainer.steps_per_epoch // 2
+        self.within = trainer.network.backend.exclusive  # as a run takes its steps
 
     def ready(self, count: int) -> None:
         """Step over the end of an epoch and its evaluation, if the next steps would meet it."""
@@ -411,8 +413,13 @@ def repeat(contender: Contender, count: int) -> float:
     For the first `WARM` seconds it does not: caches are others', threads and cores asleep.
 
     Rubbish is not collected meanwhile. A contender that works ahead has ``wait``; one that
-    must not be timed everywhere has ``ready``.
+    must not be timed everywhere has ``ready``; one that works in a context has ``within``.
     """
+    with getattr(contender, "within", contextlib.nullcontext)():
+        return _repeat(contender, count)
+
+
+def _repeat(contender: Contender, count: int) -> float:
     ready, wait = getattr(contender, "ready", None), getattr(contender, "wait", None)
     started = time.perf_counter()
     while True:

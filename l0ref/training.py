@@ -22,11 +22,12 @@ from .backends import BACKENDS
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset
 from .flops import expected_cost, hard_cost, network_cost
-from .gates import clamp_log_alpha, close_for_good
+from .gates import close_for_good
 from .network import Network, check_lam
 from .networks import MLP, LeNet5, LeNet300100, WideResNet
 from .noise import Noise, Stream
 from .optimizers import SGD, Adam, Optimizer, TemporalAverage
+from .steps import train_step
 from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
@@ -35,10 +36,6 @@ _FORMAT = "l0ref checkpoint 3"
 _DRAWN_BYTES = 2**21  # of masks to keep before they are costed: many at once, and still in cache
 OPTIMIZERS = ("adam", "sgd")
 DTYPES = ("float32", "float64")
-
-
-class DivergedError(ValueError):
-    """The objective is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -433,40 +430,23 @@ class Trainer:
             i: self.noise.draws(self._stream(i), shape, layer=i, step=self.step)
             for i, shape in self.network.noise_shapes(x.shape).items()
         }
-        params = self.network.params
-        evaluation = self.network.evaluate(
+        settings, network = self.settings, self.network
+        loss, gates = network.backend.of(train_step)(
+            network,
+            self.optimizer,
+            self.average,
             x,
             self.data.y_train[rows],
             u,
             lam=self.lam,
-            l2=self.settings.l2,
+            l2=settings.l2,
             n_train=len(self.data.y_train),
-            dense=self.settings.dense,
+            dense=settings.dense,
+            clamp=settings.clamp_log_alpha,
         )
-        loss, grads = evaluation.loss, evaluation.grads
-        odd = [] if np.isfinite(loss.total) else [f"the loss is {loss.total}"]
-        finite = self.network.backend.all_finite
-        odd += [
-            f"the gradient of {name} is not finite" for name, g in grads.items() if not finite(g)
-        ]
-        if odd:
-            raise DivergedError(
-                f"{odd[0]} at step {self.step}: nothing was changed by this step; "
-                "a lower learning rate may help"
-            )
-        self.network.set_buffers(evaluation.buffers)
-        if self.settings.clamp_log_alpha:
-            self.optimizer.step(params, grads)
-            for _, layer, _ in self.network.gated:
-                clamp_log_alpha(layer.params["log_alpha"])
-            self.average.update(params | self.network.buffers)
-        else:
-            self.network.backend.step_and_average(
-                self.optimizer, self.average, params, grads, self.network.buffers
-            )
         self.step += 1
         self._sums[:4] += loss
-        self._keep_drawn(evaluation.gates)
+        self._keep_drawn(gates)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()
 

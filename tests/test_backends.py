@@ -43,6 +43,7 @@ def rows() -> Dataset:
 SETTINGS: dict[str, Any] = {"epochs": 5, "batch_size": BATCH, "seed": 5, "lr": 0.01, "average": 0.8}
 MLP_SETTINGS: dict[str, Any] = {"model": "mlp", "hidden": (31, 17)}
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "mlp, no l2": (rows, MLP_SETTINGS),
     "mlp": (rows, {**MLP_SETTINGS, "l2": 0.3}),
     "mlp, weight": (rows, {**MLP_SETTINGS, "gates": "weight", "lam": (0.2,)}),
     "mlp, example": (rows, {**MLP_SETTINGS, "per_example": True, "activation": "tanh"}),

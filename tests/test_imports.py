@@ -15,6 +15,7 @@ CHAINS = (
     ("ops", "layers", "networks", "training", "pruning", "cli"),
     ("hard_concrete", "gates", "layers"),
     ("penalties", "network", "networks"),
+    ("network", "steps", "training"),
     ("layers", "network", "flops", "pruning", "runs", "cli"),
     ("flops", "training", "runs"),
     ("storage", "cifar", "datasets", "training"),

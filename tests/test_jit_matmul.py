@@ -170,7 +170,8 @@ def test_what_is_not_finite_stays_in_its_row_and_column(odd: float) -> None:
     x, weight, _, _ = operands(13, 20, 20, 37, np.float64, some="")
     x[4, 3], weight[7, 36] = odd, odd
     y, _ = matmul.twin(x, weight)
-    wanted = ops.gated_matmul(x, weight)[0]
+    with np.errstate(invalid="ignore"):  # BLAS may say so, of numbers that it throws away too
+        wanted = ops.gated_matmul(x, weight)[0]
     np.testing.assert_array_equal(np.isnan(y), np.isnan(wanted))
     np.testing.assert_array_equal(np.isinf(y), np.isinf(wanted))
     assert np.isfinite(np.delete(np.delete(y, 4, 0), 36, 1)).all()

@@ -212,7 +212,7 @@ from l0ref import jit, ops
 from l0ref.jit import dense
 x, w, b = (np.arange(n, dtype=float).reshape(s) for n, s in ((6, (3, 2)), (8, (2, 4)), (4, 4)))
 np.testing.assert_array_equal(dense.dense(x, w, b)[0], ops.dense(x, w, b)[0])
-(compiled,) = dense._affine._compiled.values()
+(compiled,) = dense.affine_in_blocks._compiled.values()
 assert "Null" in type(compiled._cache).__name__, compiled._cache
 print(jit.__file__)
 """

@@ -17,9 +17,9 @@ from l0ref.networks import MLP
 from l0ref.noise import Noise, Stream
 from l0ref.optimizers import SGD, Adam
 from l0ref.pruning import compact
+from l0ref.steps import DivergedError
 from l0ref.storage import FileError, load_arrays, save_arrays
 from l0ref.training import (
-    DivergedError,
     Settings,
     Trainer,
     error_percent,

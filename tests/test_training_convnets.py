@@ -24,8 +24,9 @@ from l0ref.network import Network
 from l0ref.noise import Noise, Stream
 from l0ref.optimizers import SGD, Adam
 from l0ref.pruning import CompactNetwork, compact
+from l0ref.steps import DivergedError
 from l0ref.storage import FileError, load_arrays, save_arrays
-from l0ref.training import DivergedError, Settings, Trainer
+from l0ref.training import Settings, Trainer
 from tests import naive_network as naive
 from tests.test_cli import call
 from tests.test_training import contents, run

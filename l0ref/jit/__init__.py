@@ -22,6 +22,7 @@ from . import (
     pool,
     relu,
     sparse,
+    steps,
 )
 from ._compile import on_compilation
 from ._registry import TWINS

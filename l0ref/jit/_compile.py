@@ -153,6 +153,10 @@ class Kernel:
         finally:
             _inside.release()
 
+    def alone(self, *args: Any) -> Any:
+        """Run on one thread."""
+        return self._run(False, args)
+
     def sized(self, size: int, *args: Any) -> Any:
         """Run on one thread what is smaller than `FEW`: to wake another would take longer."""
         return self._run(False, args) if size < FEW else self(*args)

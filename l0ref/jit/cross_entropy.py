@@ -23,7 +23,7 @@ class CrossEntropyResiduals(NamedTuple):
 
 
 @kernel
-def _loss_and_derivative(logits, labels, dlogits):  # type: ignore[no-untyped-def]
+def loss_and_derivative(logits, labels, dlogits):  # type: ignore[no-untyped-def]
     """NaN for a label that is none."""
     n, k = logits.shape
     number = logits.dtype.type
@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise NotForKernel
     dlogits = np.empty(logits.shape, logits.dtype)
-    loss = _loss_and_derivative(packed(logits), packed(labels), dlogits)
+    loss = loss_and_derivative(packed(logits), packed(labels), dlogits)
     if not math.isfinite(loss):  # which of the logits are NaN or infinite is the original's matter
         raise NotForKernel
     return logits.dtype.type(loss), CrossEntropyResiduals(dlogits)

@@ -60,6 +60,20 @@ def _depth(rows: int, columns: int) -> int:
     return max(SMALL // (rows * columns), 16)
 
 
+def forward_blocks(n: int, d_out: int, *, on_weights: bool) -> tuple[int, int, int]:
+    """Rows, columns and depth of blocks of y; all rows, where the weights are gated, but once."""
+    rows = n if on_weights else ROWS
+    columns = _part(d_out, COLUMNS, even=n <= rows)
+    return rows, columns, _depth(min(n, 2 * ROWS) if on_weights else ROWS, columns)
+
+
+def backward_blocks(d_in: int, d_out: int, *, need_dx: bool) -> tuple[int, int, int, int]:
+    """Units, few units, columns and depth of the blocks of a VJP."""
+    units = _part(d_in, UNITS if need_dx else FEW_UNITS, even=True)
+    few, columns = _part(units, FEW_UNITS), _part(d_out, COLUMNS)
+    return units, few, columns, _depth(few, columns)
+
+
 _NO_MASK = np.zeros((1, 1), bool)
 
 
@@ -70,9 +84,10 @@ def _gate(values, gates, out):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _affine(  # type: ignore[no-untyped-def]
+def affine_in_blocks(  # type: ignore[no-untyped-def]
     x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y
 ):
+    """Let y be a dense layer of x, gated and rectified, a block of y at a time."""
     n, d_in = x.shape
     d_out = weight.shape[1]
     zero = x.dtype.type(0)
@@ -114,10 +129,11 @@ def _affine(  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _pull(  # type: ignore[no-untyped-def]
+def pull_in_blocks(  # type: ignore[no-untyped-def]
     dy, positive, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns,
     depth, da, dx, dweight, dbias, dz,
 ):  # fmt: skip
+    """Pull dy back through `affine_in_blocks`, a block of input units at a time."""
     n, d_in = x.shape
     d_out = weight.shape[1]
     number = x.dtype.type
@@ -181,7 +197,7 @@ def affine(
     if d_in != d_weight or bias.shape[0] != d_out:
         raise NotForKernel
     x, weight = packed(x), packed(weight)
-    rows, gates = ROWS, x[:1]
+    gates = x[:1]
     on_inputs = on_weights = False
     if z is None:
         if on not in ("inputs", "weights", "outputs"):
@@ -189,15 +205,13 @@ def affine(
     elif on == "inputs" and z.shape in ((d_in,), (n, d_in)):
         on_inputs, gates = True, packed(z).reshape(-1, d_in)
     elif on == "weights" and z.shape == weight.shape:
-        on_weights, gates, rows = True, packed(z), n  # weights are gated once for all examples
+        on_weights, gates = True, packed(z)
     else:
         raise NotForKernel
-    columns = _part(d_out, COLUMNS, even=n <= rows)
-    depth = _depth(min(n, 2 * ROWS), columns) if on_weights else _depth(ROWS, columns)
     y = np.empty((n, d_out), x.dtype)
-    _affine.sized(
+    affine_in_blocks.sized(
         n * weight.size // PER_NUMBER, x, weight, packed(bias), gates, on_inputs, on_weights,
-        rectified, rows, columns, depth, y,
+        rectified, *forward_blocks(n, d_out, on_weights=on_weights), y,
     )  # fmt: skip
     # A mask, and not y itself, which is the caller's to change.
     return y, DenseResiduals(x, weight, z, on, y > 0 if rectified else None)
@@ -223,13 +237,12 @@ def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
     if z is not None:
         gates = packed(z)
         dz = np.empty(z.shape, x.dtype)
-    units = _part(d_in, UNITS if need_dx else FEW_UNITS, even=True)
-    few, columns = _part(units, FEW_UNITS), _part(d_out, COLUMNS)
-    _pull.sized(
+    pull_in_blocks.sized(
         n * weight.size // PER_NUMBER, dy, _NO_MASK if positive is None else positive, x, weight,
         gates.reshape(-1, gates.shape[-1]), z is not None and on == "inputs",
-        z is not None and on == "weights", positive is not None, need_dx, units, few, columns,
-        _depth(few, columns), da, dx, dweight, dbias, dz.reshape(-1, dz.shape[-1]),
+        z is not None and on == "weights", positive is not None, need_dx,
+        *backward_blocks(d_in, d_out, need_dx=need_dx), da, dx, dweight, dbias,
+        dz.reshape(-1, dz.shape[-1]),
     )  # fmt: skip
     return dx if need_dx else None, dweight, dbias, None if z is None else dz
 

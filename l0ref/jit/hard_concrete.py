@@ -41,7 +41,7 @@ _ONES, _HALF = np.uint32(2**32 - 1), 0.5
 
 @inline
 def _stretch_and_clip(s, law, zero, one):  # type: ignore[no-untyped-def]
-    """z and its slope; `law` is what `_checked_law` gives. A NaN is on neither side, and stays."""
+    """z and its slope; `law` is what `checked_law` gives. A NaN is on neither side, and stays."""
     gamma, width, steepness = law[0], law[1], law[2]
     s_bar = s * width + gamma
     below, above = s_bar <= zero, s_bar >= one
@@ -106,7 +106,8 @@ def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[n
 
 
 @parallel
-def _draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
+def draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
+    """Draw gates with the noise of a name (`l0ref.jit.noise.named`), which is never stored."""
     for turn in prange((z.size + GATES - 1) // GATES):
         start = turn * GATES
         n = min(z.size - start, GATES)
@@ -128,9 +129,7 @@ def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped
 
 
 @functools.lru_cache(maxsize=256)
-def _checked_law(
-    beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], int]:
+def checked_law(beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
     """Return the numbers of the law, in the dtype; and m where beta is 2/m, else 0.
 
     They are gamma, zeta - gamma, (zeta - gamma)/beta and 1/beta: not to be written to.
@@ -156,13 +155,13 @@ def _drawn(
         raise NotForKernel
     if not all(isinstance(value, (float, int)) for value in (beta, gamma, zeta)):
         raise NotForKernel
-    law, m = _checked_law(beta, gamma, zeta, log_alpha.dtype)
+    law, m = checked_law(beta, gamma, zeta, log_alpha.dtype)
     flat = packed(log_alpha).reshape(-1)
     z = np.empty(u.shape, log_alpha.dtype)
     slope = np.empty(u.shape, log_alpha.dtype) if slopes else None
     drawn = law, m, z.reshape(-1), None if slope is None else slope.reshape(-1)
     if type(u) is Uniforms:
-        _draw_with_noise.sized(4 * z.size, flat, named(u), *drawn)
+        draw_with_noise.sized(4 * z.size, flat, named(u), *drawn)
         return z, slope
     fits = np.empty(-(-z.size // GATES), dtype=np.bool_)
     given = np.ascontiguousarray(u, dtype=np.float64).reshape(-1)

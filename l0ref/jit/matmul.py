@@ -212,15 +212,18 @@ def _places(index, count, step, more):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _multiply(  # type: ignore[no-untyped-def]
+def multiply_gathered(  # type: ignore[no-untyped-def]
     a, a_rows, m, a_row, a_columns, depth, a_column,
     b, b_rows, _b_count, b_row, b_columns, n, b_column, factors,
     y, y_rows, _y_count, y_row, y_columns, _y_width, y_column, scales,
-    other, dots, height,
+    other, dots,
 ):  # fmt: skip
-    """Let y be a b: the numbers of each, and `_Operand`'s words on its rows and on its columns."""
+    """Let y be a b: the numbers of each, and `Operand`'s words on its rows and on its columns."""
     width = 2 * lanes(a)
-    panels, blocks = (n + width - 1) // width, (m + height - 1) // height
+    panels, strips = (n + width - 1) // width, (m + HEIGHT - 1) // HEIGHT
+    blocks = max(1, min((TASKS + panels - 1) // panels, strips // LEAST_STRIPS))
+    height = HEIGHT * ((strips + blocks - 1) // blocks)
+    blocks = (m + height - 1) // height
     # The last strip may have less than six rows of its own, and then has its last row again.
     a_starts = _places(a_rows, m, a_row, HEIGHT - 1)
     a_steps = _places(a_columns, depth, a_column, 0)
@@ -259,7 +262,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (np.dtype("f4"), np.dtype("f8"))}
 
 
-class _Operand(NamedTuple):
+class Operand(NamedTuple):
     """A matrix as the kernel takes it; an index without places stands for all rows or columns."""
 
     numbers: Array
@@ -271,7 +274,7 @@ class _Operand(NamedTuple):
     column: int
 
     @classmethod
-    def of(cls, a: Array, rows: Index | None = None, columns: Index | None = None) -> _Operand:
+    def of(cls, a: Array, rows: Index | None = None, columns: Index | None = None) -> Operand:
         """Take some rows and columns of a whole array."""
         rows = ALL if rows is None else rows
         columns = ALL if columns is None else columns
@@ -279,8 +282,9 @@ class _Operand(NamedTuple):
         return cls(a.reshape(-1), rows, r, a.shape[1], columns, c, 1)
 
     @property
-    def transposed(self) -> _Operand:
-        return _Operand(self[0], *self[4:], *self[1:4])
+    def transposed(self) -> Operand:
+        """The same numbers, rows for columns."""
+        return Operand(self[0], *self[4:], *self[1:4])
 
 
 class _Residuals(NamedTuple):
@@ -294,10 +298,10 @@ class _Residuals(NamedTuple):
     columns: Index
 
 
-def _product(
-    a: _Operand,
-    b: _Operand,
-    y: _Operand,
+def product(
+    a: Operand,
+    b: Operand,
+    y: Operand,
     *,
     factors: Array | None = None,
     scales: Array | None = None,
@@ -309,10 +313,9 @@ def _product(
     in `other`, an array of the shape that y is taken from.
     """
     nothing = _EMPTY[a.numbers.dtype]
-    panels, strips = -(-b.n_columns // (2 * lanes(nothing))), -(-a.n_rows // HEIGHT)
-    blocks = max(1, min(-(-TASKS // panels), strips // LEAST_STRIPS))
+    panels = -(-b.n_columns // (2 * lanes(nothing)))
     dots = np.empty((0 if other is None else panels, a.n_rows), nothing.dtype)
-    _multiply.sized(
+    multiply_gathered.sized(
         a.n_rows * a.n_columns * b.n_columns // PER_NUMBER,
         *a,
         *b,
@@ -321,7 +324,6 @@ def _product(
         nothing if scales is None else scales,
         nothing if other is None else other.reshape(-1),
         dots,
-        HEIGHT * (-(-strips // blocks)),
     )
     return dots
 
@@ -344,12 +346,12 @@ def gated_matmul(
     t, r, c = places_of(take), places_of(rows), places_of(columns)
     if not (inside(ALL, 0, t, x.shape[1]) and inside(r, weight.shape[0], c, weight.shape[1])):
         raise NotForKernel
-    a, b = _Operand.of(x, None, t), _Operand.of(weight, r, c)
+    a, b = Operand.of(x, None, t), Operand.of(weight, r, c)
     if a.n_columns != b.n_rows or not (z is None or z.shape == (b.n_rows,)):
         raise NotForKernel
     z = None if z is None else packed(z)
     y = np.empty((len(x), b.n_columns), x.dtype)
-    _product(a, b, _Operand.of(y), factors=z)
+    product(a, b, Operand.of(y), factors=z)
     return y, _Residuals(x, weight, z, t, r, c)
 
 
@@ -361,7 +363,7 @@ def gated_matmul_vjp(
     if not isinstance(residuals, _Residuals):
         raise NotForKernel
     x, weight, z, take, rows, columns = residuals
-    a, b = _Operand.of(x, None, take), _Operand.of(weight, rows, columns)
+    a, b = Operand.of(x, None, take), Operand.of(weight, rows, columns)
     check_cotangent(dy, (len(x), b.n_columns))
     try:
         check_arrays(dy, x)
@@ -370,14 +372,14 @@ def gated_matmul_vjp(
     dy = packed(dy)
     some = rows.size or columns.size
     dweight = (np.zeros if some else np.empty)(weight.shape, weight.dtype)
-    own, cotangent = b._replace(numbers=dweight.reshape(-1)), _Operand.of(dy)
+    own, cotangent = b._replace(numbers=dweight.reshape(-1)), Operand.of(dy)
     other = None if z is None else weight
-    dots = _product(a.transposed, cotangent, own, scales=z, other=other)
+    dots = product(a.transposed, cotangent, own, scales=z, other=other)
     dz = None if z is None else dots[0]
     if not need_dx:
         return None, dweight, dz
     dx = np.empty((len(x), b.n_rows), x.dtype)
-    _product(cotangent, b.transposed, _Operand.of(dx))
+    product(cotangent, b.transposed, Operand.of(dx))
     if z is not None:
         dx *= z
     return ops.pack_vjp(dx, PackResiduals(x.shape, None, take)) if take.size else dx, dweight, dz

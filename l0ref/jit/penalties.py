@@ -43,7 +43,8 @@ def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
+def combine_gradients(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
+    """Add up what comes through the draw and what the penalty adds; count what is expected on."""
     number = log_alpha.dtype.type
     lam, grow, shrink = law[0], law[1], law[2]
     n_gates = log_alpha.size
@@ -85,7 +86,7 @@ def _gate_gradient(dz, slope, log_alpha, group_size, common, law, gradient, coun
 
 
 @functools.lru_cache(maxsize=256)
-def _checked_law(
+def checked_law(
     lam: float, beta: float, gamma: float, zeta: float, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """Return lam, exp(-c) and exp(c) in the dtype: not to be written to."""
@@ -122,14 +123,14 @@ def gate_gradient(
         raise NotForKernel
     if not (shape and all(isinstance(value, (float, int)) for value in (lam, beta, gamma, zeta))):
         raise NotForKernel
-    law = _checked_law(lam, beta, gamma, zeta, log_alpha.dtype)
+    law = checked_law(lam, beta, gamma, zeta, log_alpha.dtype)
     size = log_alpha.size
     gradient = np.empty(shape, dtype=log_alpha.dtype)
     counts = np.empty(-(-size // GATES))
     # One size for all gates, as they mostly have, is one number and not an array to be read.
     common = 0 if any(group_size.strides) else group_size.item(0)
     sizes = np.empty(0, np.int64) if common else packed(group_size).reshape(-1)
-    _gate_gradient.sized(
+    combine_gradients.sized(
         4 * dz.size, packed(dz).reshape(-1, size), packed(slope).reshape(-1, size),
         packed(log_alpha).reshape(-1), sizes, common, law, gradient.reshape(-1), counts,
     )  # fmt: skip
