@@ -175,8 +175,10 @@ class Uniforms:
             if not 0 <= value < limit:
                 power = limit.bit_length() - 1
                 raise ValueError(f"{name} must be in [0, 2**{power}), got {value}")
-            object.__setattr__(self, name, int(value))
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+            if type(value) is not int:
+                object.__setattr__(self, name, int(value))
+        if type(self.shape) is not tuple or {*map(type, self.shape)} - {int}:
+            object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if min(self.shape, default=0) < 0 or self.size > 2**34:
             raise ValueError(f"shape must hold at most 2**34 numbers, got {self.shape}")
 

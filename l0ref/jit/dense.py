@@ -21,7 +21,7 @@ Gradients = tuple[Array | None, Array, Array, Array | None]
 ROWS, COLUMNS = 50, 320
 """Examples, and output units, of a block of a product: at most so many."""
 
-UNITS, FEW_UNITS = 200, 32
+UNITS, FEW_UNITS = 200, 100
 """Input units of one product for dx, and of one for the weights' gradient: at most so many."""
 
 PER_NUMBER = 8

@@ -10,6 +10,8 @@ step, at the usual eps.
 from __future__ import annotations
 
 import math
+import operator
+import weakref
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -54,15 +56,16 @@ def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
 def move_all(addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
     """Move every parameter, and Adam's and the average's numbers with it.
 
-    Row p of `addresses` says where parameter p is, its gradient, both moments and the average.
+    Row p of `addresses` says where its gradient is, parameter p itself, both moments and the
+    average.
     Turn t begins `turns[t]` numbers behind the beginning of parameter `whose[t]`.
     """
     for turn in prange(turns.shape[0]):
         p, first = whose[turn], turns[turn]
         near = slice(first, min(sizes[p], first + NEAR))
         _move(
-            numbers_at(addresses[p, 0], sizes[p], numbers)[near],
             numbers_at(addresses[p, 1], sizes[p], numbers)[near],
+            numbers_at(addresses[p, 0], sizes[p], numbers)[near],
             numbers_at(addresses[p, 2], sizes[p], numbers)[near],
             numbers_at(addresses[p, 3], sizes[p], numbers)[near],
             numbers_at(addresses[p, 4], sizes[p], numbers)[near],
@@ -109,49 +112,73 @@ def step_and_average(
     if params.keys() != grads.keys() or params.keys() & buffers.keys():
         raise NotForKernel
     m, v, averages = optimizer.m, optimizer.v, average.params
-    dtype, moves = None, []
-    for name, theta in params.items():
-        if name not in m or name not in averages:
-            raise NotForKernel
-        arrays = theta, grads[name], m[name], v[name], averages[name]
-        check_arrays(*arrays)
-        for a in arrays:
-            if a.shape != theta.shape or not a.flags.carray:  # in one piece, and writable
-                raise NotForKernel
-        if dtype not in (None, theta.dtype):
-            raise NotForKernel
-        dtype = theta.dtype
-        moves.append(arrays)
-    if dtype is None:
-        raise NotForKernel
+    try:
+        kept = [(theta, m[name], v[name], averages[name]) for name, theta in params.items()]
+    except KeyError:
+        raise NotForKernel from None
+    own = [grads[name] for name in params]
+    moves = _known.get(optimizer)
+    if moves is None or not moves.are_of(params, kept):
+        moves = Moves(params, kept)
+        _known[optimizer] = moves
+    moves.take(own)
     # From here on nothing can fail: all parameters move, or none has.
-    Moves(params, moves)(optimizer, average, buffers)
+    moves(optimizer, average, buffers)
 
 
 class Moves:
-    """A step of Adam and of the average for some arrays, which are not looked at again.
+    """A step of Adam and of the average, for arrays that are looked at once.
 
     Parameters
     ----------
-    names : tuple of str
+    names : iterable of str
         Of the parameters.
     arrays : list of tuple of array
-        Of each: theta, gradient, both moments, the average; of one shape, C-contiguous, writable,
-        all of one dtype.
+        Of each: theta, both moments, the average.
+
+    Raises
+    ------
+    NotForKernel
+        If they are not what a kernel takes.
     """
 
-    def __init__(self, names: Iterable[str], arrays: Sequence[Sequence[Array]]) -> None:
-        self._kept = arrays
-        addresses = addresses_of(a for group in arrays for a in group).reshape(-1, 5)
+    def __init__(self, names: Iterable[str], arrays: Sequence[tuple[Array, ...]]) -> None:
+        if not arrays:
+            raise NotForKernel
+        first = arrays[0][0]
+        for group in arrays:
+            check_arrays(first, *group)
+            for a in group:
+                if a.shape != group[0].shape or not a.flags.carray:  # in one piece, and writable
+                    raise NotForKernel
+        self._names, self._arrays = tuple(names), list(arrays)
+        self._grads: Sequence[Array] = ()
+        self._addresses = np.empty((len(arrays), 5), np.uint64)
+        self._addresses[:, 1:] = [addresses_of(group) for group in arrays]
         sizes = np.array([group[0].size for group in arrays])
         n_turns = -(-sizes // NEAR)
         turns = np.arange(n_turns.sum()) - (n_turns.cumsum() - n_turns).repeat(n_turns)
         whose = np.arange(len(sizes)).repeat(n_turns)
-        which = np.array([int(optimizers.is_gate(name)) for name in names])
-        dtype = arrays[0][0].dtype
-        self._least, self._rates = np.finfo(dtype).tiny, np.empty((2, 9), dtype)
+        which = np.array([int(optimizers.is_gate(name)) for name in self._names])
+        self._least, self._rates = np.finfo(first.dtype).tiny, np.empty((2, 9), first.dtype)
         self._size = 2 * int(sizes.sum())
-        self._arguments = addresses, whose, turns * NEAR, sizes, which, self._rates
+        self._arguments = self._addresses, whose, turns * NEAR, sizes, which, self._rates
+
+    def are_of(self, names: Iterable[str], arrays: Sequence[tuple[Array, ...]]) -> bool:
+        """Whether these are the very arrays that it was made for."""
+        return self._names == tuple(names) and all(
+            all(map(operator.is_, group, others))
+            for group, others in zip(self._arrays, arrays, strict=True)
+        )
+
+    def take(self, grads: Sequence[Array]) -> None:
+        """Take the gradients of the steps that follow, of the parameters' shapes."""
+        for g, (theta, *_) in zip(grads, self._arrays, strict=True):
+            check_arrays(theta, g)
+            if g.shape != theta.shape or not g.flags.carray:
+                raise NotForKernel
+        self._grads = grads
+        self._addresses[:, 0] = addresses_of(grads)
 
     def __call__(
         self,
@@ -159,7 +186,7 @@ class Moves:
         average: optimizers.TemporalAverage,
         buffers: Params = MappingProxyType({}),  # type: ignore[assignment]
     ) -> None:
-        """Take it; the average takes in buffers too."""
+        """Take a step; the average takes in buffers too."""
         optimizer.t += 1
         average.update(buffers)
         rescale, eps = optimizer.scales()
@@ -169,3 +196,6 @@ class Moves:
             for lr in (optimizer.lr, optimizer.gate_lr)
         ]
         move_all.sized(self._size, *self._arguments)
+
+
+_known: weakref.WeakKeyDictionary[optimizers.Adam, Moves] = weakref.WeakKeyDictionary()

@@ -88,15 +88,6 @@ class _Arrays(NamedTuple):
         pairs = zip(self, others, strict=True)
         return all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in pairs)
 
-    def check(self) -> None:
-        """Leave to the original what no kernel takes."""
-        first = self.params[0]
-        for group in self:
-            check_arrays(first, *group)
-            for a, own in zip(group, self.params, strict=True):
-                if a.shape != own.shape or not a.flags.carray:  # in one piece, and writable
-                    raise NotForKernel
-
 
 class _Gated(NamedTuple):
     """A layer's gates, and room for what a step finds out about them."""
@@ -166,7 +157,7 @@ class _Program:
     def __init__(self, network: Network, arrays: _Arrays) -> None:
         self.names = tuple(network.params)
         self.plan, self.arrays = network.plan, arrays
-        arrays.check()
+        self.move = Moves(self.names, list(zip(*arrays, strict=True)))
         self.dense = _perceptron(network)
         dtype, params = arrays.params[0].dtype, arrays.params
         self.grads = np.empty(sum(a.size for a in params), dtype)
@@ -186,10 +177,7 @@ class _Program:
         self.gates = [gated for gated in self.gated if gated is not None]
         self.found = np.empty(-(-self.grads.size // FAR), bool)
         self.odd = _call(find_odd, self.grads.size, self.grads, self.found)
-        self.move = Moves(self.names, [
-            (theta, g.reshape(theta.shape), m, v, mean)
-            for g, theta, m, v, mean in zip(parts, *arrays, strict=True)
-        ])  # fmt: skip
+        self.move.take([g.reshape(theta.shape) for g, theta in zip(parts, params, strict=True)])
         self._products: dict[int, _Products] = {}
         self._penalized: Any = None
         self.scales: tuple[float, ...] = ()
