@@ -514,8 +514,8 @@ def test_a_dense_layer_is_run_with_its_rectifier(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Kernel, "_run", spy)
     x = np.random.default_rng(9).normal(size=(5, 4))
     check(network, x, 9)
-    assert "_affine" in ran
-    assert "_pull" in ran
+    assert "affine_in_blocks" in ran
+    assert "pull_in_blocks" in ran
     passed = [name for name in ran if name.startswith("_relu")]
     assert len(passed) == 4  # of the check's own way there and back, layer by layer
 

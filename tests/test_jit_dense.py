@@ -344,7 +344,7 @@ def test_small_products_run_on_one_thread_and_large_ones_on_all(
         return run(kernel, parallel, args)
 
     monkeypatch.setattr(Kernel, "_run", spy)
-    kernels = ("_affine", "_pull")
+    kernels = ("affine_in_blocks", "pull_in_blocks")
     by_twin(*draw("inputs", (51, 129, 3), np.float64))
     assert ran == {(name, False) for name in kernels}
     ran.clear()

@@ -141,9 +141,9 @@ def test_the_same_bits_on_any_number_of_threads(
         dy = np.random.default_rng(2).normal(size=y.shape).astype(dtype)
         results.append([a.tobytes() for a in (y, *matmul_vjp.twin(dy, residuals))])
     assert results[0] == results[1] == results[2]
-    serial = Kernel(fast._multiply._function, parallel=False)
+    serial = Kernel(fast.multiply_gathered._function, parallel=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "_multiply", serial)
+        patch.setattr(fast, "multiply_gathered", serial)
         assert matmul.twin(x, weight, z, **index)[0].tobytes() == results[0][0]
 
 
@@ -259,7 +259,13 @@ def test_kernels_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
                         lambda self, *a: (ran.append(self.__name__), run(self, *a))[1])  # fmt: skip
     y, residuals = matmul(X, W, Z)
     matmul_vjp(y, residuals)
-    assert ran == ["inside", "inside", "_multiply", "_multiply", "_multiply"]
+    assert ran == [
+        "inside",
+        "inside",
+        "multiply_gathered",
+        "multiply_gathered",
+        "multiply_gathered",
+    ]
 
 
 # --- vectors ---
