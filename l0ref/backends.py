@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from . import ops
 from .hard_concrete import sample, sample_and_slope
@@ -20,8 +20,6 @@ from .optimizers import all_finite, step_and_average
 from .penalties import gate_gradient
 
 BACKENDS = ("numpy", "numba")
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SWITCHED: tuple[Callable[..., Any], ...] = (
     *(getattr(ops, name) for name in ops.__all__ if name.islower()),
@@ -46,19 +44,12 @@ class Backend:
         and max pooling.
     exclusive : callable
         Makes the context in which the functions should run: the one pool of threads is theirs.
-    twins : mapping
-        From originals to what replaces them.
     """
 
     name: str
     functions: MappingProxyType[str, Callable[..., Any]]
     fuses: bool
     exclusive: Callable[[], contextlib.AbstractContextManager[None]]
-    twins: Mapping[Callable[..., Any], Callable[..., Any]]
-
-    def of(self, original: Function) -> Function:
-        """Return what does a function's work, of those too that are found above this module."""
-        return self.twins.get(original, original)  # type: ignore[return-value]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         try:
@@ -75,7 +66,6 @@ NUMPY = Backend(
     MappingProxyType({function.__name__: function for function in _SWITCHED}),
     False,
     contextlib.nullcontext,
-    MappingProxyType({}),
 )
 
 
@@ -84,8 +74,7 @@ def _numba() -> Backend:
     from . import jit  # importing Numba takes as long as everything else together
 
     functions = {f.__name__: jit.TWINS.get(f, f) for f in _SWITCHED}
-    twins = MappingProxyType(jit.TWINS)
-    return Backend("numba", MappingProxyType(functions), True, jit.one_blas_thread, twins)
+    return Backend("numba", MappingProxyType(functions), True, jit.one_blas_thread)
 
 
 def load(name: str) -> Backend:

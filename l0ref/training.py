@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .augment import crop_and_flip, draw_crop_and_flip
-from .backends import BACKENDS
+from .backends import BACKENDS, Backend
 from .concrete import BETA, GAMMA, ZETA
 from .datasets import Dataset
 from .flops import expected_cost, hard_cost, network_cost
@@ -27,7 +27,7 @@ from .network import Network, check_lam
 from .networks import MLP, LeNet5, LeNet300100, WideResNet
 from .noise import Noise, Stream
 from .optimizers import SGD, Adam, Optimizer, TemporalAverage
-from .steps import train_step
+from .steps import Stepped, train_step
 from .storage import FileError, load_arrays, save_arrays
 
 Array = NDArray[Any]
@@ -322,6 +322,7 @@ class Trainer:
         self._sums = np.zeros(5)  # of losses and drawn FLOPs over the current epoch's steps
         self._n_drawn = 0  # steps whose masks are kept, and whose FLOPs are not in the sums yet
         self._drawn = self._room_for_masks()
+        self._take_step = step_function(self.network.backend)
         self._maps = _maps("augment", data) if settings.augment else None
         self._augmented(data.x_train[:1])  # images too small to pad are refused here and now
         self._fingerprint = data.fingerprint()
@@ -431,7 +432,7 @@ class Trainer:
             for i, shape in self.network.noise_shapes(x.shape).items()
         }
         settings, network = self.settings, self.network
-        loss, gates = network.backend.of(train_step)(
+        loss, gates = self._take_step(
             network,
             self.optimizer,
             self.average,
@@ -568,6 +569,15 @@ class Trainer:
         trainer._low = {int(i): epochs for i, epochs in groups["low"].items()}
         trainer._sums = arrays["sums"]
         return trainer
+
+
+def step_function(backend: Backend) -> Callable[..., Stepped]:
+    """Return what takes a step on a backend: `l0ref.steps.train_step`, or the same faster."""
+    if not backend.fuses:
+        return train_step
+    from . import programs  # which imports Numba
+
+    return programs.train_step
 
 
 def _shapes(arrays: dict[str, Array]) -> dict[str, list[int]]:

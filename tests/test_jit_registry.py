@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import l0ref
-from l0ref import backends, jit
+from l0ref import backends, jit, programs
 from l0ref.jit import _registry
 
 HELPERS = {"threads", "elementary", "blas"}  # of all twins: they have no original
@@ -81,7 +81,7 @@ def faults(rooms: Rooms, originals: Rooms, twins: dict[Any, Any]) -> list[str]:
                 continue
             if hasattr(originals.get(room), name):
                 found.append(f"{room}.{name} has its original's name, but is no twin")
-            others = (vars(m).values() for m in rooms.values() if m is not module)
+            others = (vars(m).values() for m in (*rooms.values(), programs) if m is not module)
             shared = any(value is other for names in others for other in names)
             if not shared:
                 found.append(f"{room}.{name} is neither a twin nor of use to another file")

@@ -22,7 +22,6 @@ from . import (
     pool,
     relu,
     sparse,
-    steps,
 )
 from ._compile import on_compilation
 from ._registry import TWINS

@@ -1,4 +1,4 @@
-r"""Twin of `l0ref.steps.train_step`: a step of a network of dense layers, as a list of calls.
+r"""A step of a network of dense layers as a list of calls, which is made once.
 
 The products of a small network take a fraction of a millisecond, and Python takes longer to find
 out, twenty times a step, what to call with which arrays, and whether they are fit for it. Of a
@@ -25,24 +25,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import conditional, steps
-from ..gates import Gates
-from ..layers import Dense, ReLU
-from ..network import Loss, Network, check_lam
-from ..noise import Uniforms
-from ..optimizers import Adam, Optimizer, TemporalAverage
-from ._compile import FEW, Kernel
-from ._places import ALL, Index
-from ._registry import NotForKernel, check_arrays, twin
-from .cross_entropy import loss_and_derivative
-from .dense import PER_NUMBER, affine_in_blocks, backward_blocks, forward_blocks, pull_in_blocks
-from .hard_concrete import checked_law, draw_with_noise
-from .matmul import Operand, product
-from .noise import check_uniforms
-from .optimizers import FAR, Moves, find_odd
-from .penalties import GATES, combine_gradients
-from .penalties import checked_law as checked_penalty
-from .threads import one_blas_thread
+from . import conditional, steps
+from .gates import Gates
+from .jit._compile import FEW, Kernel
+from .jit._places import ALL, Index
+from .jit._registry import NotForKernel, check_arrays
+from .jit.cross_entropy import loss_and_derivative
+from .jit.dense import (
+    PER_NUMBER,
+    affine_in_blocks,
+    backward_blocks,
+    forward_blocks,
+    pull_in_blocks,
+)
+from .jit.hard_concrete import checked_law, draw_with_noise
+from .jit.matmul import Operand, product
+from .jit.noise import check_uniforms
+from .jit.optimizers import FAR, Moves, find_odd
+from .jit.penalties import GATES, combine_gradients
+from .jit.penalties import checked_law as checked_penalty
+from .jit.threads import one_blas_thread
+from .layers import Dense, ReLU
+from .network import Loss, Network, check_lam
+from .noise import Uniforms
+from .optimizers import Adam, Optimizer, TemporalAverage
 
 Array = NDArray[Any]
 
@@ -373,7 +379,6 @@ def _program(network: Network, optimizer: Adam, average: TemporalAverage) -> _Pr
     return known
 
 
-@twin(steps.train_step)
 def train_step(
     network: Network,
     optimizer: Optimizer,
@@ -388,12 +393,44 @@ def train_step(
     dense: bool = False,
     clamp: bool = False,
 ) -> steps.Stepped:
-    """Go through the network's list of calls."""
+    """Do what `l0ref.steps.train_step` does: through the network's list of calls, if it has one.
+
+    Parameters, results and errors are those of the original.
+    """
+    try:
+        if l2 != 0 or clamp:
+            raise NotForKernel
+        return by_program(network, optimizer, average, x, labels, noise, lam, n_train, dense)
+    except NotForKernel:
+        return steps.train_step(
+            network, optimizer, average, x, labels, noise,
+            lam=lam, l2=l2, n_train=n_train, dense=dense, clamp=clamp,
+        )  # fmt: skip
+
+
+def by_program(
+    network: Network,
+    optimizer: Optimizer,
+    average: TemporalAverage,
+    x: Array,
+    labels: ArrayLike,
+    noise: Mapping[int, Any],
+    lam: Sequence[float],
+    n_train: int,
+    dense: bool,
+) -> steps.Stepped:
+    """Go through the network's list of calls.
+
+    Raises
+    ------
+    NotForKernel
+        If it is for the original, and nothing has moved.
+    """
     if type(optimizer) is not Adam or type(average) is not TemporalAverage:
         raise NotForKernel
     if getattr(network.evaluate, "__func__", None) is not Network.evaluate:  # it has its own
         raise NotForKernel
-    if l2 != 0 or clamp or not n_train >= 1 or type(labels) is not np.ndarray:
+    if not n_train >= 1 or type(labels) is not np.ndarray:
         raise NotForKernel
     program = _program(network, optimizer, average)
     check_arrays(program.grads, x)

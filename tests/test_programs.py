@@ -1,4 +1,4 @@
-"""A step as a list of calls, against the same kernels called one by one, to the bit.
+"""A step as a list of calls, against the same kernels called as they are needed, to the bit.
 
 That those give the reference's numbers is `test_backends`' matter.
 """
@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l0ref import conditional, jit
+from l0ref import conditional, programs
 from l0ref.datasets import Dataset, from_arrays
-from l0ref.jit import steps as twins
-from l0ref.jit._registry import NotForKernel
 from l0ref.optimizers import SGD, Adam, TemporalAverage
 from l0ref.steps import DivergedError, train_step
 from l0ref.training import Settings, Trainer
@@ -53,20 +51,21 @@ def trainer(**changes: Any) -> Trainer:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each step was the twin's."""
+    """Whether each step was the program's."""
     found: list[bool] = []
-    own = jit.TWINS[train_step].twin  # type: ignore[attr-defined]
+    own, original = programs.by_program, train_step
 
-    def spy(*args: Any, **options: Any) -> Any:
-        try:
-            result = own(*args, **options)
-        except NotForKernel:
-            found.append(False)
-            return train_step(*args, **options)
+    def spy(*args: Any) -> Any:
+        result = own(*args)
         found.append(True)
         return result
 
-    monkeypatch.setitem(jit.TWINS, train_step, spy)
+    def spy_on_original(*args: Any, **options: Any) -> Any:
+        found.append(False)
+        return original(*args, **options)
+
+    monkeypatch.setattr(programs, "by_program", spy)
+    monkeypatch.setattr(programs.steps, "train_step", spy_on_original)
     return found
 
 
@@ -89,9 +88,9 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 
 def by_calls(one: Trainer, steps: int, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    """Take steps without the twin."""
+    """Take steps without a program."""
     with monkeypatch.context() as patch:
-        patch.delitem(jit.TWINS, train_step)
+        patch.setattr(one, "_take_step", train_step)
         for _ in range(steps):
             one.advance()
     return one
@@ -144,9 +143,9 @@ def test_the_gates_that_were_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     u = {i: one.noise.draws(one._stream(i), shape, layer=i, step=3)
          for i, shape in one.network.noise_shapes(x.shape).items()}  # fmt: skip
     wanted = one.network.evaluate(x, labels, u, lam=one.lam, n_train=45)
-    step = one.network.backend.of(train_step)
-    loss, gates = step(one.network, one.optimizer, one.average, x, labels, u, lam=one.lam,
-                       n_train=45)  # fmt: skip
+    loss, gates = programs.train_step(
+        one.network, one.optimizer, one.average, x, labels, u, lam=one.lam, n_train=45
+    )
     assert loss == wanted.loss
     assert gates.keys() == wanted.gates.keys()
     for i, z in wanted.gates.items():
@@ -247,7 +246,7 @@ OTHERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
 def test_everything_else_is_the_originals(change: Any) -> None:
     fast, slow = by_list(trainer(), 3), by_list(trainer(), 3)
-    for one, step in ((fast, jit.TWINS[train_step]), (slow, train_step)):
+    for one, step in ((fast, programs.train_step), (slow, train_step)):
         given = arguments(one)
         given |= change(given)
         step(**given)
@@ -271,7 +270,7 @@ def test_bad_input_is_said_in_the_originals_words(change: Any, message: str) -> 
     one = by_list(trainer(), 3)
     before = {k: np.copy(a) for k, a in contents(one).items()}
     with pytest.raises(ValueError, match=message):
-        jit.TWINS[train_step](**arguments(one) | change)
+        programs.train_step(**arguments(one) | change)
     for k, a in contents(one).items():
         np.testing.assert_array_equal(a, before[k], err_msg=k)
 
@@ -289,9 +288,9 @@ def test_other_runs_are_the_originals(changes: dict[str, Any], taken: list[bool]
 
 def test_no_network_is_kept_for_its_program() -> None:
     gc.collect()
-    before = len(twins._programs)
+    before = len(programs._programs)
     one = by_list(trainer(), 3)
-    assert len(twins._programs) == before + 1
+    assert len(programs._programs) == before + 1
     del one
     gc.collect()
-    assert len(twins._programs) == before
+    assert len(programs._programs) == before
