@@ -464,6 +464,50 @@ def test_gradients_through_draws_are_told(name: str, with_draws: bool) -> None:
     assert [(one.deviation, one.certain) for one in found] == [(name, True)]
 
 
+def pathwise(z: Any, dz: Any, law: dict[str, float]) -> Any:
+    """Return the right gradient through draws, of which the noise is not known."""
+    s = (z - law["gamma"]) / (law["zeta"] - law["gamma"])
+    slope = (law["zeta"] - law["gamma"]) * s * (1 - s) / law["beta"]
+    return np.sum(dz * np.where((z > 0) & (z < 1), slope, 0.0), axis=0)
+
+
+def drawn_and_pulled(target: Plain, seed: int, slopes_of: Plain | None = None) -> list[Observation]:
+    """Make what a check of `draw` and `draw_vjp` remembers."""
+    law = {"beta": 0.5, "gamma": -0.3125, "zeta": 1.4375}
+    log_alpha = np.array([-3.0, -0.25, 1.5, 0.75, -1.25, 2.5])
+    args = {"log_alpha": log_alpha, "n": 2**14, "seed": seed, **law}
+    many = target.draw(**args)
+    few = {**args, "n": 7, "dz": np.random.default_rng(seed).integers(-16, 17, (7, 6)) / 8}
+    z = target.draw(log_alpha, 7, seed, **law)
+    got = (slopes_of or target).draw_vjp(**few)
+    right, tolerance = pathwise(z, few["dz"], law), Tolerance(np.full(6, 1e-13), 0.0, "")
+    few["draws"] = z
+    return [
+        Observation("draw", args, many, None, None, False, "draws", 2**14),
+        Observation("draw_vjp", few, got, right, tolerance, False, "draws", 7),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["beta-on-noise-only", "beta-omitted"])
+def test_draws_and_their_gradient_have_one_name(name: str, seed: int) -> None:
+    """Whatever the noise of gates at an atom was, of which there are some among 7 draws."""
+    seen = drawn_and_pulled(DEVIATIONS[name].implementation(), seed)
+    assert [(one.deviation, one.functions, one.certain) for one in diagnose(seen)] == [
+        (name, DRAWN, True)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_gradient_through_draws_that_are_otherwise_wrong_is_not_certain(seed: int) -> None:
+    """The noise of draws that are not known is a guess, and so is what the gradient lacks."""
+    target = DEVIATIONS["stretch-plus"].implementation()
+    seen = drawn_and_pulled(target, seed, DEVIATIONS["beta-omitted"].implementation())
+    found = diagnose(seen)
+    assert [one.deviation for one in found if one.certain] == ["stretch-plus"]
+    assert not any("beta-omitted" == one.deviation for one in found)
+
+
 # --- the list ---
 
 

@@ -438,7 +438,12 @@ class _Search:
         if self.cases.pulled:
             # the draws of some deviations cannot be told by their gradient
             can_tell = [n for n in DEVIATIONS if self.cases.draws or not _draws_otherwise(n)]
-            self.explained["draw_vjp"] = _slopes(self.cases.pulled, can_tell)
+            known = _slopes(self.cases.pulled, can_tell)
+            laws = self.explained.get("draw")
+            if laws:
+                # what draws otherwise than was seen is no explanation of the gradient either
+                known = {name for name in known if name in laws or not _draws_otherwise(name)}
+            self.explained["draw_vjp"] = known
         named, picked = self._cover()
         left = [name for name in self.explained if not self.explained[name]]
         named, left = self._together(named, picked, left)
@@ -503,6 +508,8 @@ class _Search:
         """Whether these functions show a deviation, and not only numbers that are like its own."""
         if set(functions) <= {"draw", "draw_vjp"} and name.endswith("-hard-coded"):
             return False  # draws do not tell 0.667 from 0.68
+        if set(functions) == {"draw_vjp"} and "draw" in self.explained:
+            return False  # the draws are wrong, and not by this: the noise in them is a guess
         if not set(functions) <= set(COUNTS):
             return True
         wrong = {function: cases for function, cases in self.cases.failing.items() if cases}
@@ -805,6 +812,8 @@ N_DEPENDENCE = 4000
 MIN_DRAWS = 1000
 N_GATES = 12
 """About so many of the gates are looked at; 6 and fewer are all looked at."""
+FAR = 30.0
+"""A logit of noise that closes any gate, or opens it; 1 - u is a number beside 0 there."""
 
 
 def _laws(observations: Sequence[Observation]) -> set[str]:
@@ -937,7 +946,13 @@ def _pulls(name: str, seen: Observation) -> bool:
 
 
 def _noise_of(target: Plain, log_alpha: Any, z: Any, law: Sequence[float]) -> Any:
-    """Return the noise that a deviation draws these gates from, by bisection of its logit."""
+    """Return the noise that a deviation draws these gates from, by bisection of its logit.
+
+    An atom is drawn from much noise. The far end of it is taken, for bisection finds the kink, where
+    rounding decides whether a gate has a slope.
+    """
+    ends = [sigmoid(np.full(z.shape, end)) for end in (-FAR, FAR)]
+    at_atom = [((z == 0) | (z == 1)) & (target._draw(log_alpha, end, *law).z == z) for end in ends]
     low, high = np.full(z.shape, -60.0), np.full(z.shape, 60.0)
     rises = np.all(
         target._draw(log_alpha, np.full(z.shape, 0.6), *law).z
@@ -948,4 +963,4 @@ def _noise_of(target: Plain, log_alpha: Any, z: Any, law: Sequence[float]) -> An
         above = target._draw(log_alpha, sigmoid(middle), *law).z >= z
         above = above if rises else ~above
         low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return sigmoid((low + high) / 2)
+    return np.select(at_atom, ends, sigmoid((low + high) / 2))
