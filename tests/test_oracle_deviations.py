@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from l0ref.oracle import vectors
+from l0ref.oracle.check import check
 from l0ref.oracle.compare import Tolerance, compare
 from l0ref.oracle.deviations import DEVIATIONS, cost, markdown, touched
 from l0ref.oracle.deviations.catalogue import call, difference, known
@@ -505,7 +506,56 @@ def test_a_gradient_through_draws_that_are_otherwise_wrong_is_not_certain(seed: 
     seen = drawn_and_pulled(target, seed, DEVIATIONS["beta-omitted"].implementation())
     found = diagnose(seen)
     assert [one.deviation for one in found if one.certain] == ["stretch-plus"]
-    assert not any("beta-omitted" == one.deviation for one in found)
+    assert not any(one.deviation == "beta-omitted" for one in found)
+
+
+class AtTwo(Plain):
+    def _heat(self, noise: Any, location: Any, slope: Any, beta: float) -> Any:
+        return super()._heat(noise, location, slope, 2.0)
+
+
+class NearlyOmitted(Plain):
+    def _heat(self, noise: Any, location: Any, slope: Any, beta: float) -> Any:
+        return super()._heat(noise, location, slope, 0.985)
+
+
+class NearlyOnNoiseOnly(Plain):
+    def _heat(self, noise: Any, location: Any, slope: Any, beta: float) -> Any:
+        return noise / beta + 1.01 * location, slope, -noise / beta**2
+
+
+def draw_of(target: Plain) -> Any:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        return target.draw(log_alpha.astype(float), n, seed, **law).astype(log_alpha.dtype)
+
+    return type("Sampler", (), {"draw": staticmethod(draw)})()
+
+
+@pytest.mark.parametrize("target", [AtTwo(), NearlyOmitted(), NearlyOnNoiseOnly()])
+def test_a_law_that_is_like_a_known_one_is_not_certain(target: Plain) -> None:
+    """One at beta = 1/2 alone is 1/2 = beta; the others are known ones, but for a hundredth."""
+    found = check(draw_of(target), functions=["draw"], quick=True)
+    assert not found.ok
+    assert not any(one.certain for one in found.diagnoses)
+
+
+@pytest.mark.parametrize("name", ["beta-multiplies", "beta-on-noise-only", "log-alpha-clamped"])
+def test_a_known_law_is_certain_by_all_that_is_drawn(name: str) -> None:
+    """Also if it is the right one but for gates that are nearly always closed, or open."""
+    found = check(
+        draw_of(DEVIATIONS[name].implementation()),
+        functions=["draw"],
+        dtypes=["float64"],
+        quick=True,
+    )
+    assert [(one.deviation, one.certain) for one in found.diagnoses] == [(name, True)]
+
+
+def test_a_gradient_at_draws_that_are_wrong_is_not_certain() -> None:
+    """Though nobody asked for the draws themselves: it is the right one, of other draws."""
+    target = DEVIATIONS["beta-on-noise-only"].implementation()
+    found = check(target, functions=["draw_vjp"], dtypes=["float64"], quick=True)
+    assert not any(one.certain for one in found.diagnoses)
 
 
 # --- the list ---

@@ -493,6 +493,8 @@ class Checker:
                 self._not_drawn.append(f"{function} in {dtype}: {drawn.remark}")
             if drawn.failure is not None:
                 self.calls.remember(drawn.failure)
+            for seen in drawn.more:
+                self.calls.remember(seen)
             n_failed = outcome.n_failed + bool(drawn.message)
             outcome = outcome._replace(
                 n_checks=outcome.n_checks + drawn.n_checks, n_failed=n_failed

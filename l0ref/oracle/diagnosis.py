@@ -18,7 +18,9 @@ numbers agree by accident: those of a function that counts make a diagnosis cert
 mistake is one of counting, and shows in everything that it changes.
 
 Draws are compared by law, for the noise of an implementation is its own: each gate's distribution
-(by the distance of Kolmogorov and Smirnov), and how gates and successive draws go together.
+(by the distance of Kolmogorov and Smirnov), and how gates and successive draws go together. A
+mistake has to fit the draws of every law that was asked for; and to be certain, all gates together
+have to fit as closely as so many draws can tell.
 """
 
 from __future__ import annotations
@@ -315,6 +317,8 @@ class _Cases:
     def __init__(self, observations: Iterable[Observation]) -> None:
         by_function: dict[str, list[_Case]] = {}
         self.draws: list[Observation] = []
+        self.other_draws: list[Observation] = []
+        """Those in which nothing was looked for."""
         self.pulled: list[Observation] = []
         for seen in observations:
             if seen.got is None or seen.function not in FUNCTIONS:
@@ -322,6 +326,8 @@ class _Cases:
             if seen.function in ("draw", "draw_vjp"):
                 if not seen.ok:
                     (self.draws if seen.function == "draw" else self.pulled).append(seen)
+                elif seen.function == "draw" and seen.n >= MIN_DRAWS:
+                    self.other_draws.append(seen)
                 continue
             case = _case(seen)
             if case is not None:
@@ -421,6 +427,8 @@ class _Search:
     """By failing function, the deviations that explain all calls of it."""
     partly: dict[str, set[str]] = field(default_factory=dict)
     """Those that explain what is wrong in it, but not what is right."""
+    laws: _Laws = field(default_factory=lambda: _Laws(frozenset(), frozenset()))
+    """Those that explain draws, asked for or not."""
 
     def run(self) -> list[Diagnosis]:
         plain = Plain()
@@ -433,16 +441,16 @@ class _Search:
                 del self.cases.failing[function]
         for function in sorted(self.cases.failing, key=lambda name: name in LATE):
             self._explain(function)
+        self.laws = _laws([*self.cases.draws, *self.cases.other_draws])
         if self.cases.draws:
-            self.explained["draw"] = _laws(self.cases.draws)
+            self.explained["draw"] = set(self.laws.fit)
         if self.cases.pulled:
             # the draws of some deviations cannot be told by their gradient
             can_tell = [n for n in DEVIATIONS if self.cases.draws or not _draws_otherwise(n)]
             known = _slopes(self.cases.pulled, can_tell)
-            laws = self.explained.get("draw")
-            if laws:
+            if self.laws.fit:
                 # what draws otherwise than was seen is no explanation of the gradient either
-                known = {name for name in known if name in laws or not _draws_otherwise(name)}
+                known = {n for n in known if n in self.laws.fit or not _draws_otherwise(n)}
             self.explained["draw_vjp"] = known
         named, picked = self._cover()
         left = [name for name in self.explained if not self.explained[name]]
@@ -508,7 +516,9 @@ class _Search:
         """Whether these functions show a deviation, and not only numbers that are like its own."""
         if set(functions) <= {"draw", "draw_vjp"} and name.endswith("-hard-coded"):
             return False  # draws do not tell 0.667 from 0.68
-        if set(functions) == {"draw_vjp"} and "draw" in self.explained:
+        if "draw" in functions and set(functions) <= {"draw", "draw_vjp"}:
+            return name in self.laws.close
+        if set(functions) == {"draw_vjp"} and ("draw" in self.explained or self.laws.fit):
             return False  # the draws are wrong, and not by this: the noise in them is a guess
         if not set(functions) <= set(COUNTS):
             return True
@@ -808,6 +818,12 @@ LEVEL = 1e-3
 """Of the test whether a law fits the draws."""
 GRIDS = (2**8, 2**14)
 """Noise for the law of one gate: at first few, for most laws do not fit."""
+FINE = 2**16
+"""And for those that do, at last."""
+WAVES = (1, 2, 3, 4)
+"""Half periods of cosines over the noise: the first shows a location, the second a scale."""
+ENOUGH_DRAWS = 2**14
+"""Of fewer, nothing is certain."""
 N_DEPENDENCE = 4000
 MIN_DRAWS = 1000
 N_GATES = 12
@@ -816,33 +832,67 @@ FAR = 30.0
 """A logit of noise that closes any gate, or opens it; 1 - u is a number beside 0 there."""
 
 
-def _laws(observations: Sequence[Observation]) -> set[str]:
+class _Laws(NamedTuple):
+    """The deviations whose law some draws have."""
+
+    fit: frozenset[str]
+    close: frozenset[str]
+    """Those that fit as closely as enough draws can tell."""
+
+
+def _laws(observations: Sequence[Observation]) -> _Laws:
     """Return the deviations whose law fits all the draws; none if the right one does."""
-    found = list(DEVIATIONS)
-    for seen in observations:
-        z = np.asarray(seen.got)
-        log_alpha = np.asarray(seen.args["log_alpha"], np.float64)
-        if z.shape[1:] != log_alpha.shape or len(z) < MIN_DRAWS:
-            return set()
-        some = np.arange(0, max(1, log_alpha.size), 1 + log_alpha.size // N_GATES)
-        z = z.reshape(len(z), -1)[:, some].astype(np.float64)
-        law = {name: float(seen.args[name]) for name in ("beta", "gamma", "zeta")}
-        drawn = _Drawn(np.sort(z, axis=0), _dependence(z), log_alpha.reshape(-1)[some], law)
-        if drawn.fits(Plain()):
-            return set()
-        found = [name for name in found if _draws_otherwise(name)]
-        found = [name for name in found if drawn.fits(_instance((name,)))]
-    return set(found)
+    none = _Laws(frozenset(), frozenset())
+    seen = [_drawn(one) for one in observations]
+    drawn = [one for one in seen if one is not None]
+    if not drawn or len(drawn) < len(seen):
+        return none
+    level = LEVEL / len(drawn)
+
+    def is_close(name: str) -> bool:
+        target = _instance((name,))
+        assert target is not None
+        return all(one.fits_closely(target, level) for one in drawn)
+
+    found = [name for name in DEVIATIONS if _draws_otherwise(name)]
+    for one in drawn:
+        found = [name for name in found if one.fits(_instance((name,)))]
+    close = frozenset(filter(is_close, found))
+    if all(one.fits(Plain()) for one in drawn):
+        if all(one.fits_closely(Plain(), level) for one in drawn):
+            return none
+        # the right law is nearly that of the draws, and so are those of many: what is no closer to
+        # them than it is explains nothing
+        found = list(close)
+    is_enough = max(len(one.z) for one in drawn) >= ENOUGH_DRAWS
+    return _Laws(frozenset(found), close if is_enough else frozenset())
+
+
+def _drawn(seen: Observation) -> _Drawn | None:
+    """Return the draws of some of the gates, or all; None if they are too few."""
+    z = np.asarray(seen.got)
+    log_alpha = np.asarray(seen.args["log_alpha"], np.float64)
+    if z.shape[1:] != log_alpha.shape or len(z) < MIN_DRAWS:
+        return None
+    some = np.arange(0, max(1, log_alpha.size), 1 + log_alpha.size // N_GATES)
+    z = z.reshape(len(z), -1)[:, some].astype(np.float64)
+    law = {name: float(seen.args[name]) for name in ("beta", "gamma", "zeta")}
+    flat = log_alpha.reshape(-1)[some]
+    return _Drawn(np.sort(z, axis=0), z, _dependence(z), flat, law)
 
 
 @cache
 def _draws_otherwise(name: str) -> bool:
-    """Whether a deviation changes what `Plain` draws."""
-    log_alpha, law = np.array([-1.0, 0.5, 2.0]), {"beta": 0.7, "gamma": -0.3, "zeta": 1.2}
-    target = _instance((name,))
+    """Whether a deviation changes what `Plain` draws, be it far out."""
+    log_alpha, law = np.array([-30.0, -6.0, -1.0, 0.5, 2.0, 6.0, 30.0]), (0.7, -0.3, 1.2)
+    target, plain = _instance((name,)), Plain()
     assert target is not None
+    u = np.concatenate([[1e-13, 1e-9, 1e-7], np.arange(1, 64) / 64, [1 - 1e-7, 1 - 1e-9]])[:, None]
+    more = dict(zip(("beta", "gamma", "zeta"), law, strict=True))
     return not np.array_equal(
-        target.draw(log_alpha, 64, 1, **law), Plain().draw(log_alpha, 64, 1, **law)
+        target._draw(log_alpha, u, *law).z, plain._draw(log_alpha, u, *law).z
+    ) or not np.array_equal(
+        target.draw(log_alpha, 64, 1, **more), plain.draw(log_alpha, 64, 1, **more)
     )
 
 
@@ -850,6 +900,8 @@ class _Drawn(NamedTuple):
     """The draws of some gates, each sorted, and how they went together."""
 
     z: Any
+    rows: Any
+    """The same as they came."""
     dependence: Any
     log_alpha: Any
     law: dict[str, float]
@@ -875,8 +927,46 @@ class _Drawn(NamedTuple):
             own = _dependence(target.draw(self.log_alpha, N_DEPENDENCE, 0, **self.law))
         except ERRORS:
             return False
-        near = 6 / np.sqrt(min(n, N_DEPENDENCE))
+        # where gates are nearly always closed, or open, only the other draws tell how they go
+        atoms = np.maximum((self.z == 0).mean(axis=0), (self.z == 1).mean(axis=0))
+        tell = np.minimum(1, 2 * (1 - atoms)) + 1 / n
+        tell = np.concatenate([np.minimum.outer(tell, tell).ravel(), tell])
+        near = 6 / np.sqrt(min(n, N_DEPENDENCE) * tell)
         return bool(np.all(np.abs(self.dependence - own) < near))
+
+    def fits_closely(self, target: Plain, level: float) -> bool:
+        """Whether the gates together have this law, in all that is smooth in the noise.
+
+        A temperature or a location that is off by little moves all gates alike, or as their
+        log_alpha is: the means of cosines of the noise, summed over gates, show it at once. Sums of
+        a row vary as they do, so that gates that share their noise are no exception.
+        """
+        if not np.ptp(self.z, axis=0).any():
+            return True  # one draw, again and again
+        u = ((np.arange(FINE) + 0.5) / FINE)[:, None]
+        weights = np.stack([np.ones_like(self.log_alpha), self.log_alpha])
+        sums = np.zeros((len(WAVES), len(weights), len(self.rows)))
+        try:
+            for gate in range(self.rows.shape[1]):
+                one = self.log_alpha[gate : gate + 1]
+                values = np.sort(target._draw(one, u, *self.law.values()).z[:, 0])
+                own, seen = _middles(values, values), _middles(values, self.rows[:, gate])
+                for i, wave in enumerate(WAVES):
+                    off = np.cos(np.pi * wave * seen) - np.mean(np.cos(np.pi * wave * own))
+                    sums[i] += weights[:, gate, None] * off
+        except ERRORS:
+            return False
+        size = sums.std(axis=-1) / np.sqrt(sums.shape[-1])
+        allowed = float(stats.norm.isf(level / 2 / size.size))
+        # of gates that are 0 or 1 alone, some waves are constant: only rounding is left there
+        return bool(np.all(np.abs(sums.mean(axis=-1)) <= allowed * size + 1e-9))
+
+
+def _middles(values: Any, z: Any) -> Any:
+    """Return where each z lies among sorted values, from 0 to 1; an atom in its middle."""
+    # a draw in float32 may lie a little beside where it was
+    below, above = np.searchsorted(values, z - 2e-7), np.searchsorted(values, z + 2e-7, "right")
+    return (below + above) / (2 * len(values))
 
 
 def _distance_of_laws(a: Any, b: Any) -> float:
@@ -948,8 +1038,8 @@ def _pulls(name: str, seen: Observation) -> bool:
 def _noise_of(target: Plain, log_alpha: Any, z: Any, law: Sequence[float]) -> Any:
     """Return the noise that a deviation draws these gates from, by bisection of its logit.
 
-    An atom is drawn from much noise. The far end of it is taken, for bisection finds the kink, where
-    rounding decides whether a gate has a slope.
+    An atom is drawn from much noise. The far end of it is taken, for bisection finds the kink,
+    where rounding decides whether a gate has a slope.
     """
     ends = [sigmoid(np.full(z.shape, end)) for end in (-FAR, FAR)]
     at_atom = [((z == 0) | (z == 1)) & (target._draw(log_alpha, end, *law).z == z) for end in ends]

@@ -102,6 +102,9 @@ FAR_LOG_ALPHA = (-7.0, -5.0, 5.0, 7.0)
 N_FAR = 2**17
 """Draws of them: 27 at an atom of 2e-4, where there may not be none."""
 
+N_MORE = 2**17
+"""Draws of each law that tell known mistakes apart, once something is wrong."""
+
 N_MANY, DRAWS_OF_MANY, LOG_ALPHA_OF_MANY = 300, 1024, 0.125
 """Gates that are all alike, and no power of 2 of them: noise that is reused shows as it is."""
 NEAR = 2.0**-18
@@ -147,6 +150,8 @@ class Drawn(NamedTuple):
     """Sum of the chances of a false alarm of all tests that were made."""
     remark: str = ""
     """On draws that were not made, because they take too long."""
+    more: tuple[Observation, ...] = ()
+    """After a failure: draws of other laws, in which nothing was looked for."""
 
 
 class _Alarm(Exception):  # noqa: N818
@@ -223,9 +228,30 @@ def check_draw(
             {"log_alpha": list(LOG_ALPHA), **LAW, "dtype": dtype, **alarm.evidence},
             n,
             budget.spent,
+            more=_draws_of_other_laws(calls, dtype, seed, alarm, exact),
         )
     remark = pace.remark(n, looks[-1])
     return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent, remark)
+
+
+def _draws_of_other_laws(
+    calls: Calls, dtype: str, seed: int, alarm: _Alarm, exact: _Exact
+) -> tuple[Observation, ...]:
+    """Draw from several laws, for at one of them a mistake may look like another.
+
+    A temperature of 2, whatever is given, is 1/beta at beta = 1/2.
+    """
+    if alarm.observation is None or alarm.observation.got is None:
+        return ()
+    seen = []
+    for log_alpha, law in ((LOG_ALPHA, LAW), (OTHER_LOG_ALPHA, OTHER_LAW), (FAR_LOG_ALPHA, LAW)):
+        n = exact.pace.pieces(exact.pace.affordable(N_MORE, 3))
+        try:
+            _, observation = _draw(calls, dtype, _Gates(np.array(log_alpha), law), n, seed, exact)
+        except _Alarm:
+            continue
+        seen.append(observation)
+    return tuple(seen)
 
 
 class _Exact:
@@ -878,10 +904,11 @@ def check_draw_vjp(
                 )
     except _Alarm as alarm:
         evidence = {"log_alpha": list(LOG_ALPHA), **LAW, "dtype": dtype, **alarm.evidence}
-        message = str(alarm)
-        return Drawn(
-            exact.n + budget.n_tests, alarm.observation, message, evidence, n, budget.spent
-        )
+        more: tuple[Observation, ...] = ()
+        if calls.has("draw"):  # which may be wrong, and not have been asked for
+            more = _draws_of_other_laws(calls, dtype, seed, alarm, exact)
+        n_checks = exact.n + budget.n_tests
+        return Drawn(n_checks, alarm.observation, str(alarm), evidence, n, budget.spent, more=more)
     remark = exact.pace.remark(n, planned)
     return Drawn(exact.n + budget.n_tests, None, "", {}, n, budget.spent, remark)
 

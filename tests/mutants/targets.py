@@ -497,6 +497,15 @@ TARGET_MUTANTS = (
     ),
     # --- plain NumPy: its own draws, initialisation ---
     TargetMutant(
+        "numpy-draw-of-clamped",
+        NUMPY,
+        "return sample(log_alpha, u, **law).astype(log_alpha.dtype)",
+        "clamped = np.clip(log_alpha, math.log(0.01), math.log(100))\n"
+        "    return sample(clamped, u, **law).astype(log_alpha.dtype)",
+        "log-alpha-clamped",
+        ("draw",),
+    ),
+    TargetMutant(
         "numpy-one-noise",
         NUMPY,
         "k = np.random.default_rng(seed).integers(2**52, size=(n, *shape))",
@@ -1273,6 +1282,23 @@ TARGET_MUTANTS = (
         "g = -torch.log(-torch.log(u))\n"
         "            s = torch.sigmoid((g + self.log_alpha) / self.temperature)",
         "noise-gumbel",
+        ("draw", "test_time"),
+    ),
+    TargetMutant(
+        "module-log-alpha-clamped",
+        MODULE,
+        "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / self.temperature)",
+        "log_alpha = self.log_alpha.clamp(math.log(0.01), math.log(100))\n"
+        "            s = torch.sigmoid((torch.logit(u) + log_alpha) / self.temperature)",
+        "log-alpha-clamped",
+        ("draw", "test_time"),
+    ),
+    TargetMutant(
+        "module-temperature-two",
+        MODULE,
+        "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / self.temperature)",
+        "s = torch.sigmoid((torch.logit(u) + self.log_alpha) / 2)",
+        None,
         ("draw", "test_time"),
     ),
     TargetMutant(
