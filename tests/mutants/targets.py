@@ -762,6 +762,34 @@ TARGET_MUTANTS = (
     ),
     # --- plain NumPy: cost, Adam, average ---
     TargetMutant(
+        "numpy-l2-of-transpose",
+        NUMPY,
+        "def _over_groups(norm, log_alpha, weight, bias, on, gates_bias, law):\n"
+        "    return (\n"
+        "        prob_active(log_alpha, **law) * "
+        "_group_sums(norm(weight), norm(bias), on, gates_bias)",
+        "def _turned(weight, on):\n"
+        "    if on == 'weights':\n"
+        "        return weight\n"
+        "    if on == 'outputs' and weight.ndim == 2:\n"
+        "        return weight.reshape(weight.shape[::-1]).T\n"
+        "    return np.swapaxes(weight, 0, 1).reshape(weight.shape)\n\n\n"
+        "def _over_groups(norm, log_alpha, weight, bias, on, gates_bias, law):\n"
+        "    return (\n"
+        "        prob_active(log_alpha, **law)\n"
+        "        * _group_sums(norm(_turned(weight, on)), norm(bias), on, gates_bias)",
+        "norm-over-other-axis",
+        ("expected_l2",),
+    ),
+    TargetMutant(
+        "numpy-flops-doubled",
+        NUMPY,
+        "return (2 * (c_in // groups) * kernel[0] * kernel[1] - 1 + bias) * c_out * places",
+        "return 2 * (2 * (c_in // groups) * kernel[0] * kernel[1] - 1 + bias) * c_out * places",
+        "flops-doubled",
+        ("conv2d_flops", "conv2d_params"),
+    ),
+    TargetMutant(
         "numpy-flops-not-floored",
         NUMPY,
         "places *= (n + 2 * p - d * (k - 1) - 1) // s + 1",

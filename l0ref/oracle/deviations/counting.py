@@ -148,6 +148,17 @@ class FlopsOfMultiplyAdds(Plain):
 
 
 @_conv(
+    "flops-doubled",
+    formula="2 (2 k - 1 + bias) C_out H_out W_out",
+    sentence="your FLOPs are twice what they are: multiplications and additions are counted one by "
+    "one, and then doubled as if they were pairs",
+)
+class FlopsDoubled(Plain):
+    def _flops(self, terms: Any, sums: Any, bias: bool) -> Any:
+        return 2 * super()._flops(terms, sums, bias)
+
+
+@_conv(
     "flops-one-addition-too-many",
     formula="(2 k + bias) C_out H_out W_out",
     sentence="you count k additions for a sum of k terms; it takes k - 1",

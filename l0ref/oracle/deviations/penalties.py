@@ -381,6 +381,38 @@ class NormWithProbSquared(Plain):
 
 
 @_norm(
+    "norm-over-other-axis",
+    formula="L2 = sum_g P(z_g != 0) sum_i theta_ig^2, for theta_gi: the other axis of the weights",
+    sentence="your L2 applies P(z != 0) along the other axis of the weights: it is that of "
+    "theta's transpose, if theta is square (and of theta reshaped to a row for each gate, if not)",
+)
+class NormOverOtherAxis(Plain):
+    def _expected_norm(
+        self,
+        power: int,
+        log_alpha: Any,
+        weight: Any,
+        bias: Any,
+        on: str,
+        gates_bias: bool,
+        law: Law,
+    ) -> Any:
+        if on == "weights":
+            return super()._expected_norm(power, log_alpha, weight, bias, on, gates_bias, law)
+        is_first = self._gates_axis(weight.ndim, on) == 0
+        turned = np.swapaxes(weight, 0, 1) if is_first else weight
+        value, (by_log_alpha, by_weight, by_bias) = super()._expected_norm(
+            power, log_alpha, np.zeros_like(weight), bias, on, gates_bias, law
+        )
+        prob, slope = self._norm_weight(log_alpha, **law)
+        of_rows, d_rows = self._norm(power, turned.reshape(log_alpha.size, -1))
+        sums = of_rows.sum(1)
+        by_weight = (prob[:, None] * d_rows).reshape(turned.shape)
+        by_weight = np.swapaxes(by_weight, 0, 1) if is_first else by_weight
+        return value + (prob * sums).sum(), (by_log_alpha + slope * sums, by_weight, by_bias)
+
+
+@_norm(
     "norm-grad-without-log-alpha",
     at="expected_l2_grad",
     formula="dL2/dlog_alpha = 0",
