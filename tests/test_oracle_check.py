@@ -20,7 +20,7 @@ from l0ref.network import Network
 from l0ref.optimizers import Adam
 from l0ref.oracle import check as oracle
 from l0ref.oracle import hygiene, protocol, report, targets
-from l0ref.oracle.allowed import CASES, _moved_by_adam, as_dtype, tolerance_for
+from l0ref.oracle.allowed import CASES, _moved_by_adam, as_dtype, sign_of, tolerance_for
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
 from l0ref.oracle.compare import Tolerance, compare
@@ -411,6 +411,74 @@ def test_noise_of_the_other_sign_is_told_apart(function: str) -> None:
         found = check_function(calls, function, dtype, max_examples=5, seed=1)
         assert found.failure is None, found.message
         assert found.convention.startswith("the noise enters with the other sign")
+
+
+WITH_NOISE = ("sample", "sample_vjp", "sample_partials", "loss_and_grads", "train")
+
+
+def with_signs(**signs: str) -> Any:
+    """Return functions of the reference that take the noise with these signs."""
+
+    def own(function: str, sign: str) -> Any:
+        def mirrored(u: Any, **args: Any) -> Any:
+            u = [1 - one for one in u] if isinstance(u, list) else within(1 - u)
+            return getattr(reference, function)(u=u, **args)
+
+        return getattr(reference, function) if sign == "+" else mirrored
+
+    def within(u: Any) -> Any:
+        return np.minimum(u, 1 - np.finfo(u.dtype).epsneg)  # of noise in the tails
+
+    return only(**{name: own(name, sign) for name, sign in signs.items()})
+
+
+@pytest.mark.parametrize(
+    ("signs", "where", "says"),
+    [
+        ({"sample": "+", "sample_vjp": "-"}, "sample_vjp",
+         "with + in sample; with - in sample_vjp:"),
+        ({"sample": "-", "sample_partials": "+"}, "sample_partials",
+         "with + in sample_partials; with - in sample:"),
+        ({"sample": "+", "sample_vjp": "+", "loss_and_grads": "-", "train": "+"}, "loss_and_grads",
+         "with + in sample, sample_vjp, train; with - in loss_and_grads:"),
+        ({"loss_and_grads": "-", "train": "+"}, "train", "with + in train; with - in loss_and"),
+    ],
+)  # fmt: skip
+def test_signs_of_the_noise_are_not_mixed(signs: dict[str, str], where: str, says: str) -> None:
+    found = check(with_signs(**signs), functions=[*signs], quick=True)
+    bad = [outcome for outcome in found.outcomes if outcome.status.is_bad]
+    assert [(one.phase, one.function, one.n_failed) for one in bad] == [("manners", where, 1)]
+    assert says in bad[0].message
+    assert found.diagnoses == []
+
+
+def test_a_sign_that_changes_within_a_function_is_found() -> None:
+    mirrored = with_signs(sample="-").sample
+
+    def sample(log_alpha: Any, u: Any, **law: float) -> Any:
+        own = reference.sample if log_alpha.dtype == "float32" else mirrored
+        return own(log_alpha=log_alpha, u=u, **law)
+
+    found = check(only(sample=sample), quick=True)
+    bad = [outcome for outcome in found.outcomes if outcome.status.is_bad]
+    assert [(one.phase, one.function) for one in bad] == [("manners", "sample")]
+    assert "now with the one, now with the other in sample:" in bad[0].message
+
+
+@pytest.mark.parametrize("sign", ["+", "-"])
+def test_one_sign_of_the_noise_passes(sign: str) -> None:
+    found = check(with_signs(**dict.fromkeys(WITH_NOISE, sign)), functions=WITH_NOISE, quick=True)
+    assert found.ok, found
+    marks = {o.status for o in found.outcomes if o.phase in ("vectors", "random")}
+    assert (Status.ACCEPTABLE in marks) == (sign == "-")
+
+
+def test_only_what_one_sign_explains_tells_the_sign() -> None:
+    signs = {words: sign_of([words]) for words in CASES["train"].alternatives}
+    assert sorted(signs.values()) == ["+", "+", "-", "-", "-"]
+    assert all((sign == "-") == ("other sign" in words) for words, sign in signs.items())
+    assert sign_of([""]) == "+"
+    assert sign_of(["", *signs]) == ""
 
 
 def test_the_words_for_conventions_are_those_of_the_vectors() -> None:

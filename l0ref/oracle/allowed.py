@@ -25,7 +25,7 @@ With t for the argument of the outer sigmoid, s for its value,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import log
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ from ..network import Network
 from .compare import Tolerance
 from .reference import network_of, noise_of, reference
 
-__all__ = ["CASES", "Case", "as_dtype", "tolerance_for"]
+__all__ = ["CASES", "Case", "as_dtype", "sign_of", "tolerance_for"]
 
 Args = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -561,6 +561,16 @@ _OTHER_SIGN = "the noise enters with the other sign: u and 1-u have one law"
 _FROM_FIRST = "an average that starts at the first value, and is not divided"
 _FROM_INITIAL = "an average that starts at the initial parameters, and is not divided"
 _ALSO = "the noise with the other sign, "
+
+
+def sign_of(conventions: Iterable[str]) -> str:
+    """Return the sign of the noise, "+" or "-", that conventions agree on; "" if they do not.
+
+    They are all by which a result is right; ours is "". There must be one.
+    """
+    signs = {"-" if one == _OTHER_SIGN or one.startswith(_ALSO) else "+" for one in conventions}
+    return signs.pop() if len(signs) == 1 else ""
+
 
 _SIGMOID = f"{K} eps of what the sigmoid's argument is made of"
 _SUM = f"{K} eps of the logits, and eps for each term of the sum"

@@ -37,6 +37,7 @@ QUICK_EXAMPLES = 8
 SLOW = {"train": 4, "loss_and_grads": 2, "predict": 2, "compact": 2, "expected_cost": 2, "var": 2}
 """Fewer random inputs by this, where the reference itself takes long."""
 DRAWN = ("draw", "draw_vjp")
+WITH_NOISE = tuple(name for name, function in FUNCTIONS.items() if "u" in function.parameters)
 
 
 def check(
@@ -186,6 +187,8 @@ class Checker:
         self._listed: set[str] = set()
         self._checked: set[str] = set()
         self._not_drawn: list[str] = []
+        # By function that takes u: the signs of the noise by which alone its results were right.
+        self._signs: dict[str, set[str]] = {}
         opened = open_target(target, startup_timeout=startup_timeout)
         self.name = name or opened.name
         self.calls: Calls = Calls(opened, timeout)
@@ -353,6 +356,7 @@ class Checker:
 
     def _vector(self, test: VectorTest, dtype: str) -> Outcome:
         """Run one vector in one dtype."""
+        from .allowed import sign_of
         from .calls import NotImplementedByTarget
 
         outcome = Outcome("vectors", test.function, Status.PASSED, 1, 0)
@@ -363,12 +367,20 @@ class Checker:
         def comparison(got: Any) -> Mismatch | None:
             nonlocal convention
             wrong = _compare_vector(test, got, test.expected, tolerance, dtype)
-            for other in test.alternatives if wrong is not None else ():
-                allowed = other.tolerance(dtype)
-                if _compare_vector(test, got, other.expected, allowed, dtype) is None:
-                    convention = other.convention
-                    return None
-            return wrong
+            by = [""] if wrong is None else []
+            if wrong is not None or test.function in WITH_NOISE:
+                by += [
+                    other.convention
+                    for other in test.alternatives
+                    if _compare_vector(test, got, other.expected, other.tolerance(dtype), dtype)
+                    is None
+                ]
+            if not by:
+                return wrong
+            convention = by[0]
+            if any(sign_of([other.convention]) == "-" for other in test.alternatives):
+                self._note_sign(test.function, sign_of(by))
+            return None
 
         try:
             if test.result == "raise":
@@ -458,6 +470,8 @@ class Checker:
                 outcome = outcome._replace(status=Status.ACCEPTABLE, message=remark)
             seen = found.failure
             if seen is None:
+                if found.n_checks:
+                    self._note_sign(function, found.sign)
                 continue
             outcome = outcome._replace(n_failed=outcome.n_failed + 1)
             if outcome.status is not Status.FAILED:
@@ -512,6 +526,11 @@ class Checker:
 
         seed = _seed(self.seed, function, "manners")
         manners = check_manners(self.calls, function, self.dtypes, seed=seed)
+        signs = self._signs_differ(function)
+        if signs:
+            manners = manners._replace(
+                n_checks=manners.n_checks + 1, faults=[(signs, {}), *manners.faults]
+            )
         if manners.n_checks == 0:
             return Outcome("manners", function, Status.NOT_IMPLEMENTED, 0, 0)
         if not manners.faults:
@@ -527,6 +546,36 @@ class Checker:
             len(messages),
             "; ".join(messages[:3]) + rest,
             {"faults": messages, **manners.faults[0][1]},
+        )
+
+    def _note_sign(self, function: str, sign: str) -> None:
+        """Remember with which sign the noise enters a function, if its results tell."""
+        if function in WITH_NOISE and sign:
+            self._signs.setdefault(function, set()).add(sign)
+
+    def _signs_differ(self, function: str) -> str:
+        """Say that functions take the noise with different signs; "" if it is not for this one.
+
+        Either sign is right, but not both in one target: with u for 1 - u, a gradient is not that
+        of its own draw. It is the fault of the first function that differs from the first of all,
+        so that it is told once.
+        """
+        used = [(name, self._signs[name]) for name in WITH_NOISE if name in self._signs]
+        if not used:
+            return ""
+        (_, first), *_ = used
+        differ = [name for name, signs in used if len(signs) > 1 or signs != first]
+        if function not in differ[:1]:
+            return ""
+        groups = {
+            "with +": [name for name, signs in used if signs == {"+"}],
+            "with -": [name for name, signs in used if signs == {"-"}],
+            "now with the one, now with the other": [n for n, signs in used if len(signs) > 1],
+        }
+        words = [f"{how} in {', '.join(names)}" for how, names in groups.items() if names]
+        return (
+            f"the noise log u - log(1-u) enters {'; '.join(words)}: one sign must hold for all, or "
+            "a gradient is not that of the draw with the same u"
         )
 
     def diagnose(self, outcomes: Iterable[Outcome]) -> list[Diagnosis]:

@@ -17,7 +17,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from .allowed import CASES, as_dtype, tolerance_for
+from .allowed import CASES, as_dtype, sign_of, tolerance_for
 from .calls import Calls, GivenUp, NotImplementedByTarget
 from .compare import Mismatch, Tolerance, compare, describe
 from .plain import Plain
@@ -42,6 +42,8 @@ class Found(NamedTuple):
     """Inputs for which the target said that this case is not implemented."""
     convention: str = ""
     """The other convention by which every result was right, if it was not ours."""
+    sign: str = ""
+    """That of the noise by which every result was right, "+" or "-"; "" if both or none do."""
 
 
 def smallest(
@@ -191,7 +193,8 @@ def check_function(
     n, found = smallest(STRATEGIES[function], fails, max_examples=max_examples, seed=seed)
     if found is not None:
         return Found(n - n_missing, failing["seen"], failing["message"], n_missing)
-    return Found(n - n_missing, None, "", n_missing, "" if "" in alive else next(iter(alive)))
+    convention = "" if "" in alive else next(iter(alive))
+    return Found(n - n_missing, None, "", n_missing, convention, sign_of(alive))
 
 
 MIXED = "right by our convention here, though only by another one before"

@@ -14,6 +14,8 @@ Conventions
 -----------
 * beta, gamma, zeta: the temperature and the ends of the stretch, beta > 0, gamma < 0, zeta > 1.
 * log_alpha: one number a gate. Formulas that take it alone are elementwise over any shape.
+* u: noise in (0, 1). log u - log(1-u) enters with +. With - the law is the same, and that is
+  accepted, but all functions that take u must have the same sign.
 * Equation numbers are those of Louizos, Welling & Kingma (2018), arXiv:1712.01312.
 * Weights of a dense layer are (D_in, D_out), so that y = x @ weight + bias. Weights of a
   convolution are (C_out, C_in/groups, kh, kw); images are (N, C, H, W); the kernel is not mirrored.
