@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -94,6 +95,16 @@ def as_noise(u: ArrayLike) -> Float64Array:
     return u
 
 
+@functools.lru_cache(maxsize=256)
+def _log_odds_of_numbers(x: float, lower: float, upper: float) -> ext.Pair:
+    """As `Parameters._log_odds`: of the edges of one law, for which it is asked again and again."""
+    odds = ext.divide(
+        ext.two_sum(np.float64(x), np.float64(-lower)),
+        ext.two_sum(np.float64(upper), np.float64(-x)),
+    )
+    return ext.log(odds)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
     """Checked parameters of a stretched concrete law, in float64, and the dtype of results.
@@ -150,6 +161,8 @@ class Parameters:
         """log((x - lower)/(upper - x)) in twice the precision of the dtype."""
         if self.dtype == np.float32:
             return ext.exact(np.log((x - lower) / (upper - x)))
+        if x.ndim == lower.ndim == upper.ndim == 0:
+            return _log_odds_of_numbers(float(x), float(lower), float(upper))
         return ext.log(ext.divide(ext.two_sum(x, -lower), ext.two_sum(upper, -x)))
 
     def logit_cdf(self, x: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import subprocess
 import sys
 import time
 import warnings
@@ -19,7 +20,7 @@ from l0ref import cli
 from l0ref.network import Network
 from l0ref.optimizers import Adam
 from l0ref.oracle import check as oracle
-from l0ref.oracle import hygiene, protocol, report, targets
+from l0ref.oracle import differential, hygiene, protocol, report, targets
 from l0ref.oracle.allowed import CASES, _moved_by_adam, as_dtype, sign_of, tolerance_for
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
@@ -368,6 +369,46 @@ def test_another_convention_is_told_apart() -> None:
     found = check_function(calls, "temporal_average", "float32", max_examples=40, seed=1)
     assert found.failure is None
     assert found.convention == "an average that starts at the first value, and is not divided"
+
+
+def test_other_conventions_are_tried_only_when_ours_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counting(function: str, *rest: Any) -> Tolerance:
+        made.append(function)
+        return tolerance_for(function, *rest)
+
+    monkeypatch.setattr(differential, "tolerance_for", counting)
+    found = check_function(
+        calls_of(Honest()), "temporal_average", "float64", max_examples=9, seed=1
+    )
+    assert found.message == ""
+    assert len(made) == found.n_checks == 9
+
+
+def test_results_that_are_written_over_are_kept_as_they_came() -> None:
+    buffer = np.zeros(0)
+
+    def temporal_average(values: Any, *, decay: float) -> Any:
+        nonlocal buffer
+        own = first_average(values, decay=decay)
+        if buffer.shape != own.shape:
+            buffer = np.empty_like(own)
+        buffer[...] = own
+        return buffer
+
+    calls = calls_of(only(temporal_average=temporal_average))
+    found = check_function(calls, "temporal_average", "float64", max_examples=60, seed=1)
+    assert found.message == ""
+    assert found.convention.startswith("an average that starts at the first")
+
+
+def test_the_check_imports_no_statistics_it_can_do_without() -> None:
+    code = (
+        "import sys, l0ref.oracle.check, l0ref.oracle.samplers, l0ref.oracle.hygiene\n"
+        "assert 'scipy.stats' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_conventions_are_not_mixed() -> None:

@@ -599,14 +599,25 @@ def test_signs_of_many_gates_are_fair() -> None:
     assert max(law.prob_zero(), law.prob_one()) < 0.25
 
 
+@pytest.mark.parametrize(("n", "p"), [(12, 0.5), (2**21, 0.0977), (2**17, 2e-4)])
+def test_tails_of_a_binomial(n: int, p: float) -> None:
+    spread = math.sqrt(n * p * (1 - p))
+    for away in (-7.0, -1.0, 0.0, 1.0, 7.0):
+        count = min(max(int(n * p + away * spread), 0), n)
+        law = stats.binom(n, p)
+        right = min(1.0, 2 * min(law.cdf(count), law.sf(count - 1)))
+        assert samplers._binomial_p(count, n, p) == pytest.approx(right, rel=1e-9)
+
+
 def test_products_at_all_distances() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.uniform(-1, 1, 50), rng.uniform(-1, 1, 50)
     b[8:] = a[:-8]
-    lag, product = samplers._largest_product(a, b, range(0, 25), 0.5)
+    first, shifted, other = (samplers._Spectrum.of(x, 24) for x in (a, b, rng.uniform(-1, 1, 50)))
+    lag, product = samplers._largest_product(first, shifted, range(0, 25), 0.5)
     assert lag == 8
     assert product == pytest.approx(float(np.mean(a[:-8] * b[8:])), rel=1e-12)
-    assert samplers._largest_product(a, rng.uniform(-1, 1, 50), range(1, 25), 1e-9) == (None, 0.0)
+    assert samplers._largest_product(first, other, range(1, 25), 1e-9) == (None, 0.0)
 
 
 def test_the_slope_of_the_mean() -> None:

@@ -33,7 +33,7 @@ __all__ = [
 
 DTYPES = ("float64", "float32")
 EXAMPLES = 40
-QUICK_EXAMPLES = 8
+QUICK_EXAMPLES = 4
 SLOW = {"train": 4, "loss_and_grads": 2, "predict": 2, "compact": 2, "expected_cost": 2, "var": 2}
 """Fewer random inputs by this, where the reference itself takes long."""
 DRAWN = ("draw", "draw_vjp")
@@ -525,7 +525,7 @@ class Checker:
         from .hygiene import check_manners
 
         seed = _seed(self.seed, function, "manners")
-        manners = check_manners(self.calls, function, self.dtypes, seed=seed)
+        manners = check_manners(self.calls, function, self.dtypes, seed=seed, quick=self.quick)
         signs = self._signs_differ(function)
         if signs:
             manners = manners._replace(

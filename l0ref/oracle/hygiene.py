@@ -70,8 +70,10 @@ class Manners(NamedTuple):
     """On what is no fault, and worth knowing."""
 
 
-def check_manners(calls: Calls, function: str, dtypes: tuple[str, ...], *, seed: int) -> Manners:
-    """Check the manners of a function of the target.
+def check_manners(
+    calls: Calls, function: str, dtypes: tuple[str, ...], *, seed: int, quick: bool = False
+) -> Manners:
+    """Check the manners of a function of the target; with `quick` on any inputs, not large ones.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def check_manners(calls: Calls, function: str, dtypes: tuple[str, ...], *, seed:
     """
     run = _Run(calls, function, dtypes)
     if function in STRATEGIES:
-        for args in _examples(function, 1, seed):
+        for args in _examples(function, 1, seed, 2 if quick else 4):
             with contextlib.suppress(NotImplementedByTarget):  # this case of it
                 run.ordinary(args)
     else:
@@ -94,15 +96,15 @@ def check_manners(calls: Calls, function: str, dtypes: tuple[str, ...], *, seed:
     return Manners(run.n, run.faults, run.remark)
 
 
-def _examples(function: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """Return inputs as the random phase draws them, the larger ones."""
+def _examples(function: str, count: int, seed: int, among: int) -> list[dict[str, Any]]:
+    """Return inputs as the random phase draws them, the larger ones among so many."""
     drawn: list[dict[str, Any]] = []
 
     def keep(args: dict[str, Any]) -> bool:
         drawn.append(args)
         return False
 
-    smallest(STRATEGIES[function], keep, max_examples=4, seed=seed)
+    smallest(STRATEGIES[function], keep, max_examples=among, seed=seed)
     drawn.sort(key=size_of)
     return drawn[-count:]
 

@@ -21,20 +21,19 @@ statistics: they are exact, and have no chance of a false alarm.
 What is caught
 --------------
 The sample grows from look to look and stops at the first that shows something; of a sampler that
-takes long, looks that would take too long are left out, which is said. At the last,
-n = 2^21 draws of each gate, a relative error of 2 % in an atom of mass p is off by
-0.02 sqrt(n p / (1-p)) standard deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so
-that it is missed with a probability of 3e-4, and the others less often. With ``quick`` the last
-look is at n = 2^17, which shows 8 %. A gate that uses another one's noise, at whatever distance in
-the stream up to half of the first 2^15 draws, is caught at the first look, and so are seeds that
-give the same stream or a shifted one, any two of 300 gates that share their noise or have it
-mirrored, and noise of few different values. So is noise of which any two numbers are independent
-and three are not, as in u3 = (u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates (with
-``quick`` in float64 only), and in three numbers of the stream of which the first two are at most
-`NEAREST` apart. So is noise that is spread too evenly over the gates of a draw, or over the draws
-of a gate, stratified or of low discrepancy, if the number of those that are above their median has
-half the variance that it has by chance, or less. Draws that come again at any distance are caught
-once they are among those that were looked at.
+takes long, looks that would take too long are left out, which is said. At the last, n = 2^21 draws
+of each gate, a relative error of 2 % in an atom of mass p is off by 0.02 sqrt(n p / (1-p)) standard
+deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so that it is missed with a
+probability of 3e-4, and the others less often. With ``quick`` the last look is at n = 2^17, which
+shows 8 %. A gate that uses another one's noise, at whatever distance in the stream up to half of
+the first 2^15 draws, is caught at the first look, and so are seeds that give the same stream or a
+shifted one, any two of 300 gates that share their noise or have it mirrored, and noise of few
+different values. So is noise of which any two numbers are independent and three are not, as in u3 =
+(u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates (with ``quick`` in float64 only),
+and in three numbers of the stream of which the first two are at most `NEAREST` apart. So is noise that is spread too evenly
+over the gates of a draw, or over the draws of a gate, stratified or of low discrepancy, if the
+number of those that are above their median has half the variance that it has by chance, or less.
+Draws that come again at any distance are caught once they are among those that were looked at.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, stats
+from scipy import fft, special
 
 from ..hard_concrete import HardConcrete
 from .calls import Answer, Calls
@@ -645,16 +644,29 @@ class _Gates:
         budget.spend(SAME_CHANCE)
         scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
         scores[~((self.z > 0) & (self.z < 1)).T] = np.nan
-        for i in range(len(scores) - 1):
-            rest = scores[i + 1 :]
-            for sign, words in ((1, "the same noise"), (-1, "the same noise, mirrored")):
-                near = np.count_nonzero(np.abs(rest - sign * scores[i]) < NEAR, axis=1)
-                j = int(np.argmax(near))
-                if near[j] >= SAME_DRAWS:
+        n_gates = len(scores)
+        near = np.zeros((2, n_gates * n_gates), np.int64)
+        # Of a draw, scores that are near each other, or mirrored, are neighbours by their size.
+        order = np.argsort(np.abs(scores), axis=0)
+        ordered = np.take_along_axis(scores, order, axis=0)
+        for apart in range(1, n_gates):
+            a, b = ordered[:-apart], ordered[apart:]
+            if not np.any(np.abs(b) - np.abs(a) < 2 * NEAR):
+                break
+            first, second = order[:-apart], order[apart:]
+            pairs = np.minimum(first, second) * n_gates + np.maximum(first, second)
+            for mirrored, distance in enumerate((np.abs(a - b), np.abs(a + b))):
+                near[mirrored] += np.bincount(pairs[distance < NEAR], minlength=n_gates**2)
+        for i, of_each in enumerate(near.reshape(2, n_gates, n_gates).transpose(1, 0, 2)):
+            for counts, words in zip(
+                of_each, ("the same noise", "the same noise, mirrored"), strict=True
+            ):
+                j = int(np.argmax(counts))
+                if counts[j] >= SAME_DRAWS:
                     raise self.alarm(
-                        f"of {len(scores)} gates that are alike, [{i}] and [{i + 1 + j}] have "
-                        f"{words} in {near[j]} draws: they share it",
-                        got=int(near[j]),
+                        f"of {n_gates} gates that are alike, [{i}] and [{j}] have "
+                        f"{words} in {counts[j]} draws: they share it",
+                        got=int(counts[j]),
                         expected=0,
                     )
 
@@ -707,8 +719,8 @@ class _Gates:
                 counts = np.count_nonzero(is_up, axis=axis)
                 n_even = int(np.count_nonzero((counts >= low) & (counts <= size - low)))
                 alone, p = (
-                    float(np.diff(stats.binom.cdf((low - 1, size - low), size, chance))[0])
-                    for chance in (np.mean(is_up), 0.5)
+                    _binomial_cdf(size - low, size, chance) - _binomial_cdf(low - 1, size, chance)
+                    for chance in (float(np.mean(is_up)), 0.5)
                 )
                 budget.spend(each)
                 if _binomial_p(n_even, len(counts), p) < each:
@@ -746,8 +758,14 @@ class _Gates:
 
 def _binomial_p(count: int, n: int, p: float) -> float:
     """Two-sided p-value, exact: twice the smaller tail."""
-    tail = min(float(stats.binom.cdf(count, n, p)), float(stats.binom.sf(count - 1, n, p)))
-    return min(1.0, 2 * tail)
+    return min(1.0, 2 * min(_binomial_cdf(count, n, p), _binomial_cdf(n - count, n, 1 - p)))
+
+
+def _binomial_cdf(count: int, n: int, p: float) -> float:
+    """Return P(X <= count), relative to itself: `scipy.stats` takes two seconds to import."""
+    if not 0 <= count < n:
+        return float(count >= n)
+    return float(special.betaincc(count + 1, n - count, p))
 
 
 def _check_streams(
@@ -762,12 +780,12 @@ def _check_streams(
     exceed x with a probability of at most 2 exp(-x^2 / (2 (n-k))). All k up to n/2 are tried.
     """
     n = gates.n
-    scores = [gates.scores(gates.z[:, i], i) for i in range(gates.z.shape[1])]
+    half = n // 2
+    scores = [_Spectrum.of(gates.scores(z, i), half) for i, z in enumerate(gates.z.T)]
     other = _Gates(gates.log_alpha, gates.law)
     seed = _draw_more(calls, dtype, other, n, seed, exact)
-    later = [other.scores(other.z[:, i], i) for i in range(other.z.shape[1])]
+    later = [_Spectrum.of(other.scores(z, i), half) for i, z in enumerate(other.z.T)]
 
-    half = n // 2
     # each gate with itself and each other one; both directions, without lag 0 (`correlation`)
     each = budget.share(len(scores) ** 2 * half)
     for i, a in enumerate(scores):
@@ -808,10 +826,12 @@ def _check_triples_of_stream(gates: _Gates, budget: _Budget) -> None:
     of_each = [gates.waves(z, i) for i, z in enumerate(gates.z.T)]
     for waves in zip(*of_each, strict=True):
         f = np.stack(waves, axis=1).ravel()
+        spectrum = _Spectrum.of(f, NEAREST + half)
         for a in range(1, NEAREST + 1):
             budget.spend(each, half)
             both = np.append(f[:-a] * f[a:], np.zeros(a))
-            b, product = _largest_product(both, f, range(a + 1, a + 1 + half), each)
+            pairs = _Spectrum.of(both, NEAREST + half)
+            b, product = _largest_product(pairs, spectrum, range(a + 1, a + 1 + half), each)
             if b is not None:
                 raise gates.alarm(
                     "three numbers of the stream (gate after gate, draw after draw) go together: "
@@ -821,11 +841,26 @@ def _check_triples_of_stream(gates: _Gates, budget: _Budget) -> None:
                 )
 
 
-def _largest_product(a: Floats, b: Floats, lags: range, each: float) -> tuple[int | None, float]:
+class _Spectrum(NamedTuple):
+    """A sequence's Fourier transform, which is the dear part of many products with it."""
+
+    n: int
+    size: int
+    values: NDArray[np.complex128]
+
+    @classmethod
+    def of(cls, a: Floats, last: int) -> _Spectrum:
+        """Transform a sequence, for products at lags up to the last."""
+        size = fft.next_fast_len(len(a) + last + 1, real=True)
+        return cls(len(a), size, fft.rfft(a, size))
+
+
+def _largest_product(
+    a: _Spectrum, b: _Spectrum, lags: range, each: float
+) -> tuple[int | None, float]:
     """Return the lag k at which the mean of a_t b_{t+k} is too large, if there is one."""
-    n = len(a)
-    size = fft.next_fast_len(n + lags.stop, real=True)
-    sums = fft.irfft(np.conj(fft.rfft(a, size)) * fft.rfft(b, size), size)
+    n = a.n
+    sums = fft.irfft(np.conj(a.values) * b.values, a.size)
     k = np.arange(lags.start, lags.stop)
     products = sums[k] / (n - k)
     allowed = np.sqrt(2 * math.log(2 / each) / (n - k))

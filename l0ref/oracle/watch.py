@@ -210,7 +210,7 @@ def snapshot() -> dict[str, Any]:
         "numpy.geterr()": np.geterr(),
         "numpy.get_printoptions()": np.get_printoptions(),
         "the working directory": _working_directory(),
-        "os.environ": os.environ.copy(),
+        "os.environ": _environment(),
     }
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_default_dtype") and hasattr(torch, "is_grad_enabled"):
@@ -220,6 +220,11 @@ def snapshot() -> dict[str, Any]:
     if hasattr(jax, "config"):
         state["jax.config.jax_enable_x64"] = jax.config.jax_enable_x64
     return state
+
+
+def _environment() -> dict[Any, Any]:
+    """Return a copy of os.environ; not as text if it can be had without: decoding it takes long."""
+    return dict(getattr(os.environ, "_data", os.environ))
 
 
 def _working_directory() -> str:
@@ -257,5 +262,6 @@ def _change(name: str, before: Any, after: Any) -> str:
         return f"{name} changed"
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
-        return f"{name} changed in {', '.join(map(str, keys))}"
+        texts = (os.fsdecode(k) if isinstance(k, bytes) else str(k) for k in keys)
+        return f"{name} changed in {', '.join(texts)}"
     return f"{name} changed from {before!r} to {after!r}"
