@@ -1008,6 +1008,11 @@ def truncates(log_alpha: Any, **law: float) -> Any:
     return np.asarray(Honest().test_time(log_alpha, **law), log_alpha.dtype)
 
 
+def takes_bits(log_alpha: Any, **law: float) -> Any:
+    floats = log_alpha if log_alpha.dtype.kind == "f" else log_alpha.view(np.float64)
+    return Honest().test_time(floats, **law)
+
+
 def overflows(log_alpha: Any, *, beta: float, gamma: float, zeta: float) -> Any:
     return np.clip(1 / (1 + np.exp(-log_alpha)) * (zeta - gamma) + gamma, 0, 1)
 
@@ -1038,7 +1043,7 @@ def rounds_otherwise() -> Any:
         (widens, "float64 came, float32 is due as that went in"),
         (reads_memory, "when arrays lie in memory in Fortran order"),
         (wants_axes, "with arrays that have no axes"),
-        (truncates, "log_alpha of integers is neither refused nor computed with"),
+        (takes_bits, "log_alpha of integers is neither refused nor computed with"),
         (remembers(), "it gives another result when it is called again"),
         (lambda log_alpha, **law: np.clip(Honest().test_time(log_alpha, **law), 0.01, 1),
          "at extreme log_alpha"),
@@ -1141,6 +1146,14 @@ class Elsewhere(targets.OpenTarget):
 
     def _call(self, function: str, args: Any, timeout: float) -> targets.Call:
         return targets.Call(self._own[function](**args))
+
+
+def test_a_result_rounded_to_the_integers_that_went_in_is_told() -> None:
+    found = check(only(test_time=truncates), functions=["test_time"], quick=True)
+    assert found.ok
+    manners = [one for one in found.outcomes if one.phase == "manners"]
+    assert [one.status for one in manners] == [Status.ACCEPTABLE]
+    assert "log_alpha of integers makes it round" in manners[0].message
 
 
 def test_integers_are_for_targets_in_python() -> None:

@@ -3,7 +3,8 @@ r"""What an implementation can be held against: the functions, one by one, array
 A **target** is any object that has some of these functions: a module, a class instance, a process
 that speaks JSON lines. It needs none of them in particular. What it lacks is reported as *not
 implemented*, never as passed. Each function is called with the names below, arrays as NumPy arrays
-of one floating dtype (float64 or float32), and everything else as plain Python numbers, strings,
+of one floating dtype (float64 or float32; what comes of log_alpha of integers is told, and fails
+only if it is wrong and no integer), and everything else as plain Python numbers, strings,
 tuples and dicts. Results have the dtype and shape stated here; a scalar may be a number or a
 zero-dimensional array. Inputs must not be changed.
 

@@ -28,12 +28,14 @@ probability of 3e-4, and the others less often. With ``quick`` the last look is 
 shows 8 %. A gate that uses another one's noise, at whatever distance in the stream up to half of
 the first 2^15 draws, is caught at the first look, and so are seeds that give the same stream or a
 shifted one, any two of 300 gates that share their noise or have it mirrored, and noise of few
-different values. So is noise of which any two numbers are independent and three are not, as in u3 =
-(u1 + u2) mod 1 or u3 = u1 xor u2: in any three of the 300 gates (with ``quick`` in float64 only),
-and in three numbers of the stream of which the first two are at most `NEAREST` apart. So is noise that is spread too evenly
-over the gates of a draw, or over the draws of a gate, stratified or of low discrepancy, if the
-number of those that are above their median has half the variance that it has by chance, or less.
-Draws that come again at any distance are caught once they are among those that were looked at.
+different values.
+So is noise of which any two numbers are independent and three are not, as in u3 = (u1 + u2) mod 1
+or u3 = u1 xor u2: in any three of the 300 gates (with ``quick`` in float64 only), and in three
+numbers of the stream of which the first two are at most `NEAREST` apart. So is noise that is spread
+too evenly over the gates of a draw, or over the draws of a gate, stratified or of low discrepancy,
+if the number of those that are above their median has half the variance that it has by chance, or
+less. Draws that come again at any distance are caught once they are among those that were looked
+at.
 """
 
 from __future__ import annotations
