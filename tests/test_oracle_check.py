@@ -101,6 +101,47 @@ def test_compare_takes_what_is_right(got: Any, expected: Any) -> None:
     assert compare(got, expected, EXACTLY, dtype="float64") is None
 
 
+class Agreeable(np.ndarray):  # type: ignore[type-arg]
+    """Arrays that are equal to everything, and no distance from it."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [np.asarray(one) for one in inputs]
+        result = getattr(ufunc, method)(*plain, **options)
+        return np.ones_like(result) if result.dtype == bool else np.zeros_like(result)
+
+    def __sub__(self, other: Any) -> Any:
+        return np.zeros(self.shape)
+
+    def __eq__(self, other: object) -> Any:
+        return np.ones(self.shape, bool)
+
+    def astype(self, *args: Any, **options: Any) -> Any:
+        return self
+
+
+@pytest.mark.parametrize("expected", [np.ones(3), (np.ones(3), 1.0), {"z": np.ones(3)}])
+def test_arrays_that_say_they_are_right_are_not_believed(expected: Any) -> None:
+    wrong = np.zeros(3).view(Agreeable)
+    got = {"z": wrong} if isinstance(expected, dict) else wrong
+    got = (wrong, 1.0) if isinstance(expected, tuple) else got
+    mismatch = compare(got, expected, EXACTLY, dtype="float64")
+    assert mismatch is not None
+    assert "got 0.0, expected 1.0" in mismatch.message
+    found = check(only(test_time=lambda log_alpha, **law: np.zeros_like(log_alpha).view(Agreeable)),
+                  functions=["test_time"], quick=True)  # fmt: skip
+    assert not found.ok
+
+
+@pytest.mark.parametrize("expected", [np.zeros(2), 0.0])
+def test_masked_arrays_are_refused(expected: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = np.ma.masked_all(np.shape(expected))
+        mismatch = compare(got, expected, EXACTLY, dtype="float64")
+    assert mismatch is not None
+    assert f"a masked array of shape {np.shape(expected)}, float64 came" in mismatch.message
+
+
 def test_tolerances_follow_the_structure() -> None:
     expected = {"a": [np.array([1.0, 2.0]), 3.0], "b": np.zeros(2)}
     allowed = Tolerance({"a": [np.array([0.5, 0.0]), 0.25], "b": 0.125}, 0.0, "given")

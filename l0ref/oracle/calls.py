@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compare import Mismatch, Tolerance, compare
+from .compare import Mismatch, Tolerance, compare, plain_arrays
 from .report import Observation
 from .targets import (
     NO_ANSWER,
@@ -133,6 +133,7 @@ class Calls:
         try:
             call = self.target.call(function, args, timeout=timeout)
             _walk(call.result, [0])
+            plain = plain_arrays(call.result)
         except (TargetTimeout, TargetExited, TargetGarbled, TargetImportError) as error:
             self._lose(function, args, error)
             return Answer(error.call, str(error))
@@ -144,7 +145,7 @@ class Calls:
             raise
         except Exception as error:  # of a class of the target's own
             return Answer(Call(), f"{function} returned what cannot be read: {_text(error)}")
-        return Answer(call, None)
+        return Answer(call._replace(result=plain), None)
 
     def _lose(self, function: str, args: Mapping[str, Any], error: TargetError) -> None:
         """Count a call that cost its process, or its time."""

@@ -70,7 +70,27 @@ def compare(got: Any, expected: Any, tolerance: Tolerance, *, dtype: Any) -> Mis
     >>> print(compare(np.array([0.5, 0.9]), np.array([0.5, 1.0]), allowed, dtype=None).message)
     at [1]: got 0.9, expected 1.0, off by 0.1, allowed 1e-06
     """
-    return _compare(got, expected, tolerance, tolerance.abs, dtype, "")
+    return _compare(plain_arrays(got), expected, tolerance, tolerance.abs, dtype, "")
+
+
+def plain_arrays(value: Any) -> Any:
+    """Return the same with NumPy's own arrays for those of subclasses, which compute by own rules.
+
+    Masked arrays stay: numbers that are masked are none, and `compare` refuses them.
+
+    Examples
+    --------
+    >>> plain_arrays([np.zeros(2).view(np.recarray)])
+    [array([0., 0.])]
+    """
+    if isinstance(value, np.ndarray):
+        is_own = type(value) is np.ndarray or isinstance(value, np.ma.MaskedArray)
+        return value if is_own else np.array(value, subok=False)
+    if type(value) in (list, tuple):
+        return type(value)(plain_arrays(part) for part in value)
+    return (
+        {key: plain_arrays(part) for key, part in value.items()} if type(value) is dict else value
+    )
 
 
 def describe(value: Any) -> str:
@@ -83,6 +103,8 @@ def describe(value: Any) -> str:
     """
     if value is None or isinstance(value, bool | str):
         return repr(value)
+    if isinstance(value, np.ma.MaskedArray):
+        return f"a masked array of shape {value.shape}, {value.dtype}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, {value.dtype}"
     if isinstance(value, np.generic):
@@ -176,7 +198,9 @@ def _worst(found: Any) -> Mismatch | None:
 def _compare_scalars(
     got: Any, expected: Any, tolerance: Tolerance, allowed: Any, where: str
 ) -> Mismatch | None:
+    got = plain_arrays(got)
     is_number = isinstance(got, numbers.Real | np.number | np.ndarray)
+    is_number = is_number and not isinstance(got, np.ma.MaskedArray)
     if not is_number or isinstance(got, bool):
         return _wrong(where, f"{describe(got)} came, a number is due")
     value = np.asarray(got)
@@ -197,7 +221,8 @@ def _compare_arrays(
     got: Any, expected: Any, tolerance: Tolerance, allowed: Any, dtype: Any, where: str
 ) -> Mismatch | None:
     due = f"an array of shape {expected.shape}"
-    if not isinstance(got, np.ndarray):
+    got = plain_arrays(got)  # it may come out of a container of another kind
+    if not isinstance(got, np.ndarray) or isinstance(got, np.ma.MaskedArray):
         return _wrong(where, f"{describe(got)} came, {due} is due")
     if got.shape != expected.shape:
         return _wrong(where, f"{describe(got)} came, {due} is due")
