@@ -382,7 +382,7 @@ def check(
     seed
         Of the random inputs and of the target's draws.
     quick
-        Fewer random inputs and draws: 10 s rather than a minute.
+        Fewer random inputs and draws, for less time.
     timeout
         Seconds that a call may take.
     startup_timeout

@@ -98,11 +98,8 @@ def as_noise(u: ArrayLike) -> Float64Array:
 @functools.lru_cache(maxsize=256)
 def _log_odds_of_numbers(x: float, lower: float, upper: float) -> ext.Pair:
     """As `Parameters._log_odds`: of the edges of one law, for which it is asked again and again."""
-    odds = ext.divide(
-        ext.two_sum(np.float64(x), np.float64(-lower)),
-        ext.two_sum(np.float64(upper), np.float64(-x)),
-    )
-    return ext.log(odds)
+    at, low, high = (np.array(value) for value in (x, lower, upper))
+    return ext.log(ext.divide(ext.two_sum(at, -low), ext.two_sum(high, -at)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
