@@ -3,6 +3,8 @@ r"""Draw the README's picture of speed, and print its table, from a benchmark's 
     python -m tests.bench --threads 2 --quick --no-memory --json figures/speed.json
     python -m tests.bench --only "draw;convolution;LeNet-5" --contenders l0ref --quick \
         --json figures/speed_threads.json
+    python -m tests.bench --threads 2 --quick --only "LeNet-300-100;LeNet-5;draw" \
+        --json figures/speed_xeon.json
     python figures/make_speed.py [FOLDER]
 
 writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
@@ -134,8 +136,9 @@ def read(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     plotting.save(speed(read("speed.json")), folder / "readme_speed.png")
-    print(table(read("speed.json")))
-    print()
+    for name in ("speed.json", "speed_xeon.json"):
+        print(table(read(name)))
+        print()
     print(products(read("speed.json")))
     print()
     print(scaling(read("speed_threads.json")))
