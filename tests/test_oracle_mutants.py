@@ -57,7 +57,10 @@ def find(mutant: TargetMutant, folder: Path) -> tuple[bool, list[Diagnosis]]:
     """Check the target with the bug in it: whether it is found, and what it is called."""
     with planted(mutant, folder) as target:
         functions = mutant.functions
-        with Checker(target, functions=functions, dtypes=("float64",), quick=True) as checker:
+        # Of a module that is drawn from one by one, a busy machine makes too few draws in 10 s.
+        with Checker(
+            target, functions=functions, dtypes=("float64",), quick=True, timeout=40.0
+        ) as checker:
             outcomes = [checker.run(*part) for part in checker.parts() if part[0] != "manners"]
             seen = [one for many in checker.calls.observations.values() for one in many]
     return any(one.status is Status.FAILED for one in outcomes), diagnose(seen)
