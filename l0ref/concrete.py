@@ -95,11 +95,15 @@ def as_noise(u: ArrayLike) -> Float64Array:
     return u
 
 
+def _log_odds(x: Float64Array, lower: Float64Array, upper: Float64Array) -> ext.Pair:
+    """log((x - lower)/(upper - x)) in twice the precision of float64."""
+    return ext.log(ext.divide(ext.two_sum(x, -lower), ext.two_sum(upper, -x)))
+
+
 @functools.lru_cache(maxsize=256)
 def _log_odds_of_numbers(x: float, lower: float, upper: float) -> ext.Pair:
-    """As `Parameters._log_odds`: of the edges of one law, for which it is asked again and again."""
-    at, low, high = (np.array(value) for value in (x, lower, upper))
-    return ext.log(ext.divide(ext.two_sum(at, -low), ext.two_sum(high, -at)))
+    """Those of the edges of one law, for which it is asked again and again."""
+    return _log_odds(np.array(x), np.array(lower), np.array(upper))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +164,7 @@ class Parameters:
             return ext.exact(np.log((x - lower) / (upper - x)))
         if x.ndim == lower.ndim == upper.ndim == 0:
             return _log_odds_of_numbers(float(x), float(lower), float(upper))
-        return ext.log(ext.divide(ext.two_sum(x, -lower), ext.two_sum(upper, -x)))
+        return _log_odds(x, lower, upper)
 
     def logit_cdf(self, x: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return t(x) and the log-odds it is made of, log((x - gamma)/(zeta - x))."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -41,7 +40,7 @@ from .jit.dense import (
 from .jit.hard_concrete import checked_law, draw_with_noise
 from .jit.matmul import Operand, product
 from .jit.noise import check_uniforms
-from .jit.optimizers import FAR, Moves, find_odd
+from .jit.optimizers import FAR, Moves, arrays_of, find_odd
 from .jit.penalties import GATES, combine_gradients
 from .jit.penalties import checked_law as checked_penalty
 from .jit.threads import one_blas_thread
@@ -67,32 +66,6 @@ def _call(kernel: Kernel, size: int, *args: Any) -> Call:
 def _run(calls: Iterable[Call]) -> None:
     for kernel, args in calls:
         kernel(*args)
-
-
-class _Arrays(NamedTuple):
-    """All that a step moves: a list for each, in the order of the network's parameters."""
-
-    params: list[Array]
-    moments: list[Array]
-    squares: list[Array]
-    averages: list[Array]
-
-    @classmethod
-    def of(
-        cls, network: Network, names: Iterable[str], optimizer: Adam, average: TemporalAverage
-    ) -> _Arrays:
-        """Find them where they are now: they are exchanged when a run is taken up."""
-        params = [a for layer in network.layers if layer.params for a in layer.params.values()]
-        groups = optimizer.m, optimizer.v, average.params
-        try:
-            return cls(params, *([group[name] for name in names] for group in groups))
-        except KeyError:  # not before the second step
-            raise NotForKernel from None
-
-    def are(self, others: _Arrays) -> bool:
-        """Whether they are the very same."""
-        pairs = zip(self, others, strict=True)
-        return all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in pairs)
 
 
 class _Gated(NamedTuple):
@@ -160,16 +133,18 @@ class _Program:
         If it is another network, or its arrays are not what kernels take.
     """
 
-    def __init__(self, network: Network, arrays: _Arrays) -> None:
-        self.names = tuple(network.params)
-        self.plan, self.arrays = network.plan, arrays
-        self.move = Moves(self.names, list(zip(*arrays, strict=True)))
+    def __init__(
+        self, network: Network, named: Mapping[str, Array], arrays: Sequence[tuple[Array, ...]]
+    ) -> None:
+        self.plan = network.plan
+        self.move = Moves(named, arrays)
         self.dense = _perceptron(network)
-        dtype, params = arrays.params[0].dtype, arrays.params
+        params = list(named.values())
+        dtype = params[0].dtype
         self.grads = np.empty(sum(a.size for a in params), dtype)
         ends = list(itertools.accumulate(a.size for a in params))
         parts = [self.grads[i:j] for i, j in itertools.pairwise([0, *ends])]
-        own = dict(zip(self.names, parts, strict=True))
+        own = dict(zip(named, parts, strict=True))
         self.gated: list[_Gated | None] = []
         self.gradients: list[tuple[Array, Array]] = []
         for i, layer in self.dense:
@@ -187,10 +162,6 @@ class _Program:
         self._products: dict[int, _Products] = {}
         self._penalized: Any = None
         self.scales: tuple[float, ...] = ()
-
-    def still_fits(self, network: Network, arrays: _Arrays) -> bool:
-        """Whether these are the layers, the gates and the arrays that it was made of."""
-        return self.plan is network.plan and self.arrays.are(arrays)
 
     def penalize(self, lam: list[float], n_train: int) -> None:
         """Set lambda."""
@@ -372,11 +343,12 @@ _programs: weakref.WeakKeyDictionary[Network, _Program] = weakref.WeakKeyDiction
 
 def _program(network: Network, optimizer: Adam, average: TemporalAverage) -> _Program:
     """Return the network's, if it still fits; else make it anew."""
-    known = _programs.get(network)
-    arrays = _Arrays.of(network, known.names if known else network.params, optimizer, average)
-    if known is None or not known.still_fits(network, arrays):
-        known = _programs[network] = _Program(network, arrays)
-    return known
+    known, named = _programs.get(network), network.params
+    arrays = arrays_of(named, optimizer, average)
+    if known and known.plan is network.plan and known.move.are_of(named, arrays):
+        return known
+    _programs[network] = _Program(network, named, arrays)
+    return _programs[network]
 
 
 def train_step(

@@ -56,9 +56,8 @@ def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
 def move_all(addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
     """Move every parameter, and Adam's and the average's numbers with it.
 
-    Row p of `addresses` says where its gradient is, parameter p itself, both moments and the
-    average.
-    Turn t begins `turns[t]` numbers behind the beginning of parameter `whose[t]`.
+    Row p of `addresses` says where the gradient of parameter p is, the parameter, both its moments
+    and its average. Turn t begins `turns[t]` numbers behind the beginning of parameter `whose[t]`.
     """
     for turn in prange(turns.shape[0]):
         p, first = whose[turn], turns[turn]
@@ -111,11 +110,7 @@ def step_and_average(
         raise NotForKernel
     if params.keys() != grads.keys() or params.keys() & buffers.keys():
         raise NotForKernel
-    m, v, averages = optimizer.m, optimizer.v, average.params
-    try:
-        kept = [(theta, m[name], v[name], averages[name]) for name, theta in params.items()]
-    except KeyError:
-        raise NotForKernel from None
+    kept = arrays_of(params, optimizer, average)
     own = [grads[name] for name in params]
     moves = _known.get(optimizer)
     if moves is None or not moves.are_of(params, kept):
@@ -124,6 +119,17 @@ def step_and_average(
     moves.take(own)
     # From here on nothing can fail: all parameters move, or none has.
     moves(optimizer, average, buffers)
+
+
+def arrays_of(
+    params: Params, optimizer: optimizers.Adam, average: optimizers.TemporalAverage
+) -> list[tuple[Array, ...]]:
+    """Return each parameter with its moments and its average, once there are some."""
+    m, v, averages = optimizer.m, optimizer.v, average.params
+    try:
+        return [(theta, m[name], v[name], averages[name]) for name, theta in params.items()]
+    except KeyError:  # not before the second step
+        raise NotForKernel from None
 
 
 class Moves:
@@ -152,7 +158,6 @@ class Moves:
                 if a.shape != group[0].shape or not a.flags.carray:  # in one piece, and writable
                     raise NotForKernel
         self._names, self._arrays = tuple(names), list(arrays)
-        self._grads: Sequence[Array] = ()
         self._addresses = np.empty((len(arrays), 5), np.uint64)
         self._addresses[:, 1:] = [addresses_of(group) for group in arrays]
         sizes = np.array([group[0].size for group in arrays])
@@ -172,12 +177,11 @@ class Moves:
         )
 
     def take(self, grads: Sequence[Array]) -> None:
-        """Take the gradients of the steps that follow, of the parameters' shapes."""
+        """Take the gradients of the steps that follow, which the caller keeps until then."""
         for g, (theta, *_) in zip(grads, self._arrays, strict=True):
             check_arrays(theta, g)
             if g.shape != theta.shape or not g.flags.carray:
                 raise NotForKernel
-        self._grads = grads
         self._addresses[:, 0] = addresses_of(grads)
 
     def __call__(

@@ -1068,8 +1068,8 @@ MUTANTS = (
     Mutant(
         "kernels-step-over-arrays-that-were-exchanged",
         "programs.py",
-        "return self.plan is network.plan and self.arrays.are(arrays)",
-        "return self.plan is network.plan",
+        "known.plan is network.plan and known.move.are_of(named, arrays)",
+        "known.plan is network.plan",
         "test_programs.py::test_what_is_changed_between_two_steps_counts[moments exchanged]",
     ),
     Mutant(
