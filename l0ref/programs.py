@@ -31,6 +31,7 @@ from .jit._places import ALL, Index
 from .jit._registry import NotForKernel, check_arrays
 from .jit.cross_entropy import loss_and_derivative
 from .jit.dense import (
+    NO_MASK,
     PER_NUMBER,
     affine_in_blocks,
     backward_blocks,
@@ -54,7 +55,6 @@ Array = NDArray[Any]
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 """A kernel, on as many threads as suit, and its arguments."""
 
-_NO_MASK = np.zeros((1, 1), bool)
 _NO_SIZES = np.empty(0, np.int64)
 _KEPT = 4  # numbers of examples whose room is kept: a training set mostly has one, and a rest
 
@@ -82,7 +82,7 @@ class _Gated(NamedTuple):
     combine: Call  # dz and the penalty to the gradient of log_alpha
 
     @classmethod
-    def of(cls, position: int, gates: Gates, log_alpha: Array, gradient: Array) -> _Gated:
+    def of(cls, position: int, gates: Gates, log_alpha: Array, gradient: Array, z: Array) -> _Gated:
         """Make room; gates that the kernels do not take are the original's."""
         law = gates.beta, gates.gamma, gates.zeta
         if not all(isinstance(value, float | int) for value in law):
@@ -90,7 +90,7 @@ class _Gated(NamedTuple):
         if any(gates.group_size.strides) or gates.group_size.dtype != np.int64:  # of several sizes
             raise NotForKernel
         dtype, flat = log_alpha.dtype, log_alpha.reshape(-1)
-        z, slope, dz = (np.empty(flat.size, dtype) for _ in range(3))
+        slope, dz = np.empty(flat.size, dtype), np.empty(flat.size, dtype)
         name, penalty = np.empty(5, np.uint64), np.empty(3, dtype)
         counts = np.empty(-(-flat.size // GATES))
         size = gates.group_size.item(0)
@@ -112,14 +112,11 @@ class _Products(NamedTuple):
     ----------
     forward, backward : list of Call
         Of each layer, in the order of the network. Those of the first lack x.
-    rectified : list of tuple of array
-        Hidden values, and room for where they are above 0.
     logits, dlogits : array
     """
 
     forward: list[Call]
     backward: list[Call]
-    rectified: list[tuple[Array, Array]]
     logits: Array
     dlogits: Array
 
@@ -136,29 +133,38 @@ class _Program:
     def __init__(
         self, network: Network, named: Mapping[str, Array], arrays: Sequence[tuple[Array, ...]]
     ) -> None:
+        self.dense = _perceptron(network)  # first: most networks are none, and ask at each step
         self.plan = network.plan
         self.move = Moves(named, arrays)
-        self.dense = _perceptron(network)
         params = list(named.values())
         dtype = params[0].dtype
-        self.grads = np.empty(sum(a.size for a in params), dtype)
-        ends = list(itertools.accumulate(a.size for a in params))
-        parts = [self.grads[i:j] for i, j in itertools.pairwise([0, *ends])]
-        own = dict(zip(named, parts, strict=True))
+        sizes = {name: a.size for name, a in named.items()}
+        # One after the other, and those of weights first.
+        names = sorted(sizes, key=lambda name: not name.endswith(".weight"))
+        self.grads = np.empty(sum(sizes.values()), dtype)
+        own = dict(zip(names, _parts(self.grads, [sizes[n] for n in names]), strict=True))
+        drawn = [0 if la.gates is None else la.params["log_alpha"].size for _, la in self.dense]
+        self.z = np.empty(sum(drawn), dtype)  # of all layers
+        gates_of = _parts(self.z, drawn)
         self.gated: list[_Gated | None] = []
         self.gradients: list[tuple[Array, Array]] = []
-        for i, layer in self.dense:
+        for (i, layer), z in zip(self.dense, gates_of, strict=True):
             shape, gates = layer.params["weight"].shape, layer.gates
             self.gradients.append((own[f"{i}.weight"].reshape(shape), own[f"{i}.bias"]))
             self.gated.append(
                 None
                 if gates is None
-                else _Gated.of(i, gates, layer.params["log_alpha"], own[f"{i}.log_alpha"])
+                else _Gated.of(i, gates, layer.params["log_alpha"], own[f"{i}.log_alpha"], z)
             )
         self.gates = [gated for gated in self.gated if gated is not None]
-        self.found = np.empty(-(-self.grads.size // FAR), bool)
-        self.odd = _call(find_odd, self.grads.size, self.grads, self.found)
-        self.move.take([g.reshape(theta.shape) for g, theta in zip(parts, params, strict=True)])
+        # The derivative in a gate is the sum of those in what it multiplies, each times a weight:
+        # where one of them is not finite, it is not finite either. So with gates all are known to
+        # be finite when those of the gates and biases are.
+        hidden = sum(sizes[name] for name in names if name.endswith(".weight") and self.gates)
+        looked_at = self.grads[hidden:]
+        self.found = np.empty(-(-looked_at.size // FAR), bool)
+        self.odd = _call(find_odd, looked_at.size, looked_at, self.found)
+        self.move.take([own[name].reshape(theta.shape) for name, theta in named.items()])
         self._products: dict[int, _Products] = {}
         self._penalized: Any = None
         self.scales: tuple[float, ...] = ()
@@ -192,10 +198,9 @@ class _Program:
         for k in range(last + 1):
             # What comes before the first is the minibatch, which is another one at each step.
             h, dh = (values[k - 1], pulled[k - 1]) if k else (None, None)
-            forward.append(self._affine(k, h, values[k]))
+            forward.append(self._affine(k, h, values[k], above[k]))
             backward.append(self._pull(k, h, pulled[k], above[k], dh))
-        rectified = list(zip(values[:-1], above[:-1], strict=True))
-        return _Products(forward, backward, rectified, values[-1], pulled[-1])
+        return _Products(forward, backward, values[-1], pulled[-1])
 
     def _gates_of(self, k: int, *, slopes: bool = False) -> tuple[Array, bool, bool]:
         """Return z or dz of a layer, and whether it is on inputs, or on weights."""
@@ -205,12 +210,12 @@ class _Program:
         z = gated.dz if slopes else gated.z
         return z.reshape(-1, z.shape[-1]), gated.on == "inputs", gated.on == "weights"
 
-    def _affine(self, k: int, h: Array | None, y: Array) -> Call:
+    def _affine(self, k: int, h: Array | None, y: Array, above: Array) -> Call:
         """Return the call that makes y of h, which may be given later, as the first argument."""
         weight, bias = (self.dense[k][1].params[name] for name in ("weight", "bias"))
         z, on_inputs, on_weights = self._gates_of(k)
         blocks = forward_blocks(*y.shape, on_weights=on_weights)
-        args = weight, bias, z, on_inputs, on_weights, k < len(self.dense) - 1, *blocks, y
+        args = weight, bias, z, on_inputs, on_weights, k < len(self.dense) - 1, *blocks, y, above
         size = len(y) * weight.size // PER_NUMBER
         return _call(affine_in_blocks, size, *(() if h is None else (h,)), *args)
 
@@ -224,7 +229,7 @@ class _Program:
         blocks = backward_blocks(*weight.shape, need_dx=dh is not None)
         return _call(
             pull_in_blocks, len(dy) * weight.size // PER_NUMBER, dy,
-            above if rectified else _NO_MASK, *(() if h is None else (h,)), weight, z, on_inputs,
+            above if rectified else NO_MASK, *(() if h is None else (h,)), weight, z, on_inputs,
             on_weights, rectified, dh is not None, *blocks, da, dweight if dh is None else dh,
             dweight, dbias, dz,
         )  # fmt: skip
@@ -233,12 +238,10 @@ class _Program:
 
     def evaluate(self, x: Array, labels: Array) -> float:
         """Go forward and back with all units; return the loss."""
-        forward, backward, rectified, logits, dlogits = self.products(len(x))
+        forward, backward, logits, dlogits = self.products(len(x))
         (first, args), *others = forward
         first(x, *args)
         _run(others)
-        for y, above in rectified:
-            np.greater(y, 0, out=above)
         loss = float(loss_and_derivative(logits, labels, dlogits))
         if math.isfinite(loss):
             (last, args), *others = backward
@@ -250,9 +253,9 @@ class _Program:
         """Return the open gates of each layer, if to leave out the others is worth it."""
         if not self.gates or self.gates[0].on != "inputs":
             return None
-        opened = [np.flatnonzero(gated.z) for gated in self.gates]
-        if all(index.size == gated.z.size for index, gated in zip(opened, self.gates, strict=True)):
+        if self.z.all():
             return None
+        opened = [np.flatnonzero(gated.z) for gated in self.gates]
         counts = [max(index.size, 1) for index in opened]
         counts.append(self.dense[-1][1].params["bias"].size)
         saved = 0
@@ -275,7 +278,7 @@ class _Program:
             weight, bias = layer.params["weight"], layer.params["bias"]
             rows, columns = places[k], places[k + 1]
             y = np.empty((len(x), columns.size or bias.size), x.dtype)
-            operands = None
+            above, operands = np.empty(y.shape, bool), None
             if rows.size or columns.size:
                 # Of x all is there; of a hidden value, what is open.
                 a = Operand.of(h, None, None if k or not rows.size else rows)
@@ -286,10 +289,11 @@ class _Program:
                 product(a, b, Operand.of(y), factors=z)
                 y += bias[columns] if columns.size else bias
                 if k < last:
+                    np.greater(y, 0, out=above)
                     np.maximum(y, 0, out=y)
             else:
-                _run([self._affine(k, h, y)])
-            kept.append((h, operands, y > 0))
+                _run([self._affine(k, h, y, above)])
+            kept.append((h, operands, above))
             h = y
         dy = np.empty_like(h)
         loss = float(loss_and_derivative(h, labels, dy))
@@ -318,6 +322,11 @@ class _Program:
                     dh *= z
             dy = dy if dh is None else dh
         return loss
+
+
+def _parts(whole: Array, sizes: Iterable[int]) -> list[Array]:
+    """Return parts of these sizes, one after the other."""
+    return [whole[i:j] for i, j in itertools.pairwise(itertools.accumulate(sizes, initial=0))]
 
 
 def _perceptron(network: Network) -> list[tuple[int, Dense]]:

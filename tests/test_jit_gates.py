@@ -1,13 +1,15 @@
 """Twins of noise, gate drawing and the gates' gradient: the originals' numbers, or their bits.
 
-Tolerances of draws. The kernel's r = alpha u/(1-u) has a relative error of 4 eps (exp 1, the odds
-2, the product 1/2, and some), which r^(1/beta) divides by beta. At most 1/4 of that comes into s,
-and less than 1/10 of it into s(1-s). The stretch multiplies the error of s by zeta - gamma. With
-the roundings of what follows, and those of the original, (2 + 2/beta) eps of that width for z, and
-(4 + 4/beta) eps of its greatest value for the slope, are enough.
+Tolerances of draws. The kernel's q = (1-u)/alpha has a relative error of 2 eps (exp 1, 1-u 1/2, the
+product 1/2), u one of 1/2, and (q/u)^(1/beta), with what rounds on the way, one of 4/beta.
+At most 1/4 of that comes into s, and less than 1/10 of it into s(1-s). The stretch multiplies the
+error of s by zeta - gamma. With the roundings of what follows, and those of the original,
+(2 + 2/beta) eps of that width for z, and (4 + 4/beta) eps of its greatest value for the slope, are
+enough.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,11 +22,12 @@ import pytest
 
 from l0ref import hard_concrete, noise, penalties
 from l0ref.gates import per_input
-from l0ref.jit import TWINS
+from l0ref.jit import TWINS, _compile
 from l0ref.jit import hard_concrete as fast_hard_concrete
 from l0ref.jit import noise as fast_noise
 from l0ref.jit import penalties as fast_penalties
 from l0ref.jit._registry import NotForKernel
+from l0ref.jit._vectors import BYTES, in_whole_registers
 from l0ref.noise import Noise, Stream, Uniforms
 
 DTYPES = (np.float32, np.float64)
@@ -92,6 +95,32 @@ def test_words_are_the_originals_bit_for_bit(shape: tuple[int, ...]) -> None:
         assert got.dtype == np.uint32
         assert got.shape == shape
         np.testing.assert_array_equal(got, noise.uniform_words(draws))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.skipif(BYTES < 64, reason="of a processor with registers of 512 bits")
+def test_loops_that_ask_for_it_run_on_whole_registers() -> None:
+    @_compile.kernel
+    def roots(x, out):  # type: ignore[no-untyped-def]
+        for i in range(x.size):
+            out[i] = np.sqrt(x[i])
+
+    @_compile.kernel
+    def roots_in_whole_registers(x, out):  # type: ignore[no-untyped-def]
+        in_whole_registers()
+        for i in range(x.size):
+            out[i] = np.sqrt(x[i])
+
+    x = np.arange(100, dtype=np.float32)
+    code = []
+    for kernel in (roots, roots_in_whole_registers):
+        compiled = kernel._compile(False, cache=False)
+        compiled(x, np.empty_like(x))
+        code.append(*compiled.inspect_asm().values())
+    half, whole = code
+    assert "vsqrtps" in half
+    assert re.search(r"vsqrtps[^\n]*%zmm", half) is None
+    assert re.search(r"vsqrtps[^\n]*%zmm", whole)
 
 
 def test_words_of_an_empty_draw_are_the_originals() -> None:

@@ -217,6 +217,24 @@ def test_a_gradient_that_overflows_moves_nothing() -> None:
         np.testing.assert_array_equal(a, before[k], err_msg=k)
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["packed", "dense"])
+@pytest.mark.parametrize("kind", ["units", "weights", "none"])
+def test_a_weights_gradient_that_overflows_moves_nothing(kind: str, dense: bool) -> None:
+    # The first weights are 0 and hide the size of x from the loss; from dz too, but for 0 x inf.
+    one = by_list(trainer(dtype="float32", dense=dense, **KINDS[kind]), 3)
+    params = one.network.params
+    params["0.weight"][:] = 0
+    params["0.bias"][:] = 1
+    params["2.weight"] *= 1e4
+    one.data.x_train[:, :3] = 3e38
+    before = {k: np.copy(a) for k, a in contents(one).items()}
+    message = r"the gradient of 0\.weight is not finite at step 3: nothing was changed"
+    with pytest.raises(DivergedError, match=message), np.errstate(all="ignore"):
+        one.advance()
+    for k, a in contents(one).items():
+        np.testing.assert_array_equal(a, before[k], err_msg=k)
+
+
 def arguments(one: Trainer) -> dict[str, Any]:
     x = one.inputs(one.data.x_train[:BATCH])
     u = {i: one.noise.draws(one._stream(i), shape, layer=i, step=3)

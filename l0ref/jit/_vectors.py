@@ -15,6 +15,7 @@ Kernels that sum into many vectors at once therefore need vectors that are varia
 ``in_pairs(v)``                the sum of v: of halves, of quarters, and so on
 ``spread(number)``             a vector of float64 of this number
 ``widened(x, at)``             ``load`` as float64, of as many as one has; x may be of integers
+``in_whole_registers()``       asks the compiler for vectors of full length in ordinary loops
 =============================  =========================================================
 
 x is one-dimensional and contiguous. ``at`` is not checked, and does not count from the end.
@@ -35,6 +36,7 @@ __all__ = [
     "add_product",
     "add_products",
     "in_pairs",
+    "in_whole_registers",
     "lanes",
     "load",
     "spread",
@@ -120,6 +122,16 @@ def spread(number: Any) -> Any:
 def widened(x: Any, at: Any) -> Any:
     """Read a vector of float64."""
     return x[at : at + F64_LANES].astype(np.float64)
+
+
+def in_whole_registers() -> None:
+    """Have the loops of this function run on vectors of `BYTES`, if they run on vectors at all.
+
+    Of a processor with registers of 512 bits LLVM by itself uses a half, as the first of them ran
+    slower while the whole was in use. For loops of many operations a number the whole is faster
+    even there: gates and their noise 1.6 times. It is said in a function that has such a loop, and
+    holds for that function alone.
+    """
 
 
 # --- in a kernel ----------------------------------------------------------------------------------
@@ -232,6 +244,15 @@ def _widened_code(typing, x, at):  # type: ignore[no-untyped-def]
     return of(x, types.uintp), generate
 
 
+def _in_whole_registers_code(typing):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        # llvmlite's `add` knows attributes without a value alone; it writes out any.
+        set.add(builder.function.attributes, f'"prefer-vector-width"="{8 * BYTES}"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 _zeros: Any = intrinsic(_zeros_code)
 _load: Any = intrinsic(_load_code)
 _store: Any = intrinsic(_store_code)
@@ -241,6 +262,7 @@ _add_products: Any = intrinsic(_add_products_code)
 _in_pairs: Any = intrinsic(_in_pairs_code)
 _spread: Any = intrinsic(_spread_code)
 _widened: Any = intrinsic(_widened_code)
+_in_whole_registers: Any = intrinsic(_in_whole_registers_code)
 
 
 @overload(lanes)
@@ -293,3 +315,8 @@ def _spread_in_kernel(number):  # type: ignore[no-untyped-def]
 @overload(widened)
 def _widened_in_kernel(x, at):  # type: ignore[no-untyped-def]
     return lambda x, at: _widened(x, at)  # noqa: PLW0108
+
+
+@overload(in_whole_registers, inline="always")  # into the function that it is said in
+def _in_whole_registers_in_kernel():  # type: ignore[no-untyped-def]
+    return lambda: _in_whole_registers()  # noqa: PLW0108

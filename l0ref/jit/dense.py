@@ -74,7 +74,7 @@ def backward_blocks(d_in: int, d_out: int, *, need_dx: bool) -> tuple[int, int, 
     return units, few, columns, _depth(few, columns)
 
 
-_NO_MASK = np.zeros((1, 1), bool)
+NO_MASK = np.zeros((1, 1), bool)
 
 
 @inline
@@ -85,9 +85,12 @@ def _gate(values, gates, out):  # type: ignore[no-untyped-def]
 
 @parallel
 def affine_in_blocks(  # type: ignore[no-untyped-def]
-    x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y
+    x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y, positive
 ):
-    """Let y be a dense layer of x, gated and rectified, a block of y at a time."""
+    """Let y be a dense layer of x, gated and rectified, a block of y at a time.
+
+    Of a rectified one, note where y is positive.
+    """
     n, d_in = x.shape
     d_out = weight.shape[1]
     zero = x.dtype.type(0)
@@ -120,9 +123,11 @@ def affine_in_blocks(  # type: ignore[no-untyped-def]
         for row in range(top, bottom):
             values = y[row, left:right]
             if rectified:
+                above = positive[row, left:right]
                 for o in range(wide):
                     value = values[o] + shift[o]
                     values[o] = zero if value <= zero else value
+                    above[o] = value > zero
             else:
                 for o in range(wide):
                     values[o] += shift[o]
@@ -209,12 +214,14 @@ def affine(
     else:
         raise NotForKernel
     y = np.empty((n, d_out), x.dtype)
+    # A mask, and not y itself, which is the caller's to change.
+    positive = np.empty(y.shape, bool) if rectified else None
     affine_in_blocks.sized(
         n * weight.size // PER_NUMBER, x, weight, packed(bias), gates, on_inputs, on_weights,
         rectified, *forward_blocks(n, d_out, on_weights=on_weights), y,
+        NO_MASK if positive is None else positive,
     )  # fmt: skip
-    # A mask, and not y itself, which is the caller's to change.
-    return y, DenseResiduals(x, weight, z, on, y > 0 if rectified else None)
+    return y, DenseResiduals(x, weight, z, on, positive)
 
 
 def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
@@ -238,7 +245,7 @@ def pull(dy: Array, residuals: DenseResiduals, *, need_dx: bool) -> Gradients:
         gates = packed(z)
         dz = np.empty(z.shape, x.dtype)
     pull_in_blocks.sized(
-        n * weight.size // PER_NUMBER, dy, _NO_MASK if positive is None else positive, x, weight,
+        n * weight.size // PER_NUMBER, dy, NO_MASK if positive is None else positive, x, weight,
         gates.reshape(-1, gates.shape[-1]), z is not None and on == "inputs",
         z is not None and on == "weights", positive is not None, need_dx,
         *backward_blocks(d_in, d_out, need_dx=need_dx), da, dx, dweight, dbias,

@@ -6,8 +6,14 @@ The original forms log u, log(1-u) and a sigmoid in twice the precision of the r
           r = \frac{1 - u}{\alpha u}
 
 is formed in the result's own precision, from u and 1 - u, which are both given to all their digits.
-Where beta is 2/m with a whole m < 8, as 2/3 is, r^(1/beta) = sqrt(r)^m takes one exp, that of
--log alpha. Elsewhere log r is one log, in parts that cancel against log alpha without an error
+Where beta is 2, 1, 2/3 or 1/2, it takes one exp, that of -log alpha, and one division: with
+q = (1-u)/alpha
+
+.. math:: s = \frac{u}{u + \sqrt{q u}}, \quad \frac{u}{u + q}, \quad
+          \frac{u^2}{u^2 + q \sqrt{q u}} \quad\text{or}\quad \frac{u^2}{u^2 + q^2} .
+
+No u^2 is subnormal, in float32 either, and where q^2 is infinite, s is 0 to all its digits.
+Elsewhere log r is one log, in parts that cancel against log alpha without an error
 (`add_log_ratio`), and one exp follows. s has an absolute error of a few eps (over beta, where
 beta < 1).
 """
@@ -27,6 +33,7 @@ from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ..noise import Uniforms
 from ._compile import CONTRACT, inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._vectors import in_whole_registers
 from .elementary import add_log_ratio, clipped_exp
 from .noise import check_uniforms, named, philox_pairs
 
@@ -71,16 +78,16 @@ def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
 @inline
 def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw as many gates as there is noise: words, or u. Without room for slopes, z alone."""
+    in_whole_registers()
     number = log_alpha.dtype.type
     zero, one = number(0), number(1)
     if m > 0:
         for i in range(noise.size):
             u, rest = _sides(noise[i], number)
-            r = clipped_exp(-log_alpha[i]) * (rest / u)
-            root = np.sqrt(r)
-            power = (root if m & 1 else one) * (r if m & 2 else one)
-            power = power * (r * r if m & 4 else one)
-            z[i], steep = _stretch_and_clip(one / (one + power), law, zero, one)
+            q = clipped_exp(-log_alpha[i]) * rest
+            a, b = u * (u if m > 2 else one), q if m > 1 else one
+            b = b * (np.sqrt(q * u) if m & 1 else (q if m > 2 else one))
+            z[i], steep = _stretch_and_clip(a / (a + b), law, zero, one)
             if slope is not None:
                 slope[i] = steep
     else:
@@ -137,7 +144,7 @@ def checked_law(beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]) -> tuple
     # A smaller beta or a wider stretch would enlarge the rounding errors of s beyond a few eps.
     if not (0.1 <= beta <= 100 and gamma < 0 and zeta > 1 and zeta - gamma <= 4):
         raise NotForKernel
-    m = next((m for m in range(1, 8) if beta == 2 / m), 0)
+    m = next((m for m in range(1, 5) if beta == 2 / m), 0)
     width = zeta - gamma
     return np.array([gamma, width, width / beta, 1 / beta], dtype=dtype), m
 

@@ -12,6 +12,7 @@ from .. import noise
 from ..noise import KEY_STEPS, MULTIPLIERS, ROUNDS, Uniforms
 from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, twin
+from ._vectors import in_whole_registers
 
 BLOCKS = 2048
 """Philox blocks of four words that one turn of a parallel loop makes: 32 kB of words."""
@@ -28,6 +29,7 @@ def philox_pairs(first, name, pairs):  # type: ignore[no-untyped-def]
 
     The earlier word of a pair is its lower half. `name` is what `named` gives.
     """
+    in_whole_registers()
     c1, c2, c3, key0, key1 = name[0], name[1], name[2], name[3], name[4]
     for i in range(pairs.size // 2):
         w0, w1, w2, w3 = np.uint64(first + i), c1, c2, c3

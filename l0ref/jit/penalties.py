@@ -22,6 +22,7 @@ from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
+from ._vectors import in_whole_registers
 from .elementary import exp
 
 GATES = 1024
@@ -49,6 +50,7 @@ def combine_gradients(dz, slope, log_alpha, group_size, common, law, gradient, c
     lam, grow, shrink = law[0], law[1], law[2]
     n_gates = log_alpha.size
     for turn in prange((n_gates + GATES - 1) // GATES):
+        in_whole_registers()
         start = turn * GATES
         stop = min(n_gates, start + GATES)
         out, here, sizes = gradient[start:stop], log_alpha[start:stop], group_size[start:stop]

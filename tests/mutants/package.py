@@ -970,8 +970,8 @@ MUTANTS = (
     Mutant(
         "kernels-r-for-r-sqrt-r",
         "jit/hard_concrete.py",
-        "(r if m & 2 else one)",
-        "(root if m & 2 else one)",
+        "(np.sqrt(q * u) if m & 1 else",
+        "(q if m & 1 else",
         "test_jit_gates.py::test_draws_are_the_originals[draw-law0-0.6666666666666666-float64]",
     ),
     Mutant(
@@ -1085,6 +1085,13 @@ MUTANTS = (
         "if program.found.any():",
         "if False:",
         "test_programs.py::test_a_gradient_that_overflows_moves_nothing",
+    ),
+    Mutant(
+        "kernels-step-looks-at-no-weights-gradient",
+        "programs.py",
+        'name.endswith(".weight") and self.gates)',
+        'name.endswith(".weight"))',
+        "test_programs.py::test_a_weights_gradient_that_overflows_moves_nothing[none-dense]",
     ),
     Mutant(
         "kernels-step-leaves-dz-of-closed-gates",
