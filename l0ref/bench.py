@@ -16,7 +16,7 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol
@@ -508,6 +508,98 @@ def machine() -> dict[str, Any]:
         "scipy": scipy.__version__,
         "numba": metadata.version("numba"),
     }
+
+
+# --- where the time of a step goes ----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def kernel_times() -> Iterator[dict[str, list[float]]]:
+    """Collect the seconds of every call of a kernel, by the kernel's name."""
+    from .jit._compile import Kernel
+
+    times: dict[str, list[float]] = {}
+    run = Kernel._run
+
+    def timed(kernel: Kernel, parallel: bool, args: tuple[Any, ...]) -> Any:
+        start = time.perf_counter()
+        try:
+            return run(kernel, parallel, args)
+        finally:
+            times.setdefault(kernel.name, []).append(time.perf_counter() - start)
+
+    Kernel._run = timed  # type: ignore[assignment, method-assign]
+    try:
+        yield times
+    finally:
+        Kernel._run = run  # type: ignore[method-assign]
+
+
+def profile(
+    workload: Workload, *, turns: int = 10, seconds: float = 0.2, data: Dataset | None = None
+) -> dict[str, Any]:
+    """Find out in which kernels a step of training spends its time, and how much in none.
+
+    The step's matrix products alone, the step, and the step with a clock at every kernel are timed
+    in turn.
+
+    Parameters
+    ----------
+    workload : Workload
+        A step.
+    turns : int, optional
+    seconds : float, optional
+        About how long each turn of each takes.
+    data : Dataset, optional
+        Of digits, `bench_data` by default.
+
+    Returns
+    -------
+    dict
+        ``"kernels"``: for each its ``"calls"`` and ``"seconds"`` a step, the greatest first;
+        ``"elsewhere"``: what is left of the step with clocks, in Python and NumPy; ``"clocked"``
+        that step, ``"step"`` and ``"floor"`` in seconds. Medians over the turns. Can be saved as
+        JSON.
+
+    Raises
+    ------
+    ValueError
+        If the workload is no step.
+    """
+    if workload.kind != "step":
+        steps = ", ".join(name for name, one in WORKLOADS.items() if one.kind == "step")
+        raise ValueError(f"workload must be a step of training ({steps}), got {workload.name}")
+    step, alone = contender(workload, backend="numba", data=data), floor(workload)
+    assert isinstance(step, Steps)
+    assert alone is not None
+    counts = [calibrate(one, seconds) for one in (alone, step)]
+    whole: list[dict[str, float]] = []
+    inside: list[dict[str, float]] = []
+    calls: dict[str, float] = {}
+    for _ in range(turns):
+        times = {"floor": repeat(alone, counts[0]), "step": repeat(step, counts[1])}
+        with step.within(), kernel_times() as clocks:
+            step.ready(counts[1] + 1)
+            step()
+            clocks.clear()
+            start = time.perf_counter()
+            for _ in range(counts[1]):
+                step()
+            times["clocked"] = (time.perf_counter() - start) / counts[1]
+        own = {name: sum(each) / counts[1] for name, each in clocks.items()}
+        calls |= {name: len(each) / counts[1] for name, each in clocks.items()}
+        times["elsewhere"] = times["clocked"] - sum(own.values())
+        whole.append(times)
+        inside.append(own)
+    result: dict[str, Any] = {
+        name: float(np.median([times[name] for times in whole])) for name in whole[0]
+    }
+    medians = {name: float(np.median([own.get(name, 0.0) for own in inside])) for name in calls}
+    result["kernels"] = {
+        name: {"calls": calls[name], "seconds": medians[name]}
+        for name in sorted(calls, key=lambda name: -medians[name])
+    }
+    return result
 
 
 # --- the command ----------------------------------------------------------------------------------

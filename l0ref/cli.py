@@ -304,6 +304,7 @@ def report(run: Path) -> int:
 def bench(
     *,
     quick: bool = False,
+    profile: str | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Time the kernels on this machine, beside the NumPy reference and bare arithmetic.
@@ -312,12 +313,16 @@ def bench(
     ----------
     quick
         Fewer and shorter repetitions.
+    profile
+        Name of a step of training, such as LeNet-300-100: show in which kernels its time goes.
     json_file
         Write every time there, with what the machine is.
     """
     from . import bench as benchmark
 
     require_folder(json_file)
+    if profile is not None:
+        return _profile(profile, quick, json_file)
     with console.status("compiling and loading the kernels") as line:
         result = benchmark.run(quick=quick, tell=lambda name: line.update(f"timing {name}"))
     about = result["machine"]
@@ -346,6 +351,42 @@ def bench(
         console.print(f"  {meaning}", highlight=False)
     if json_file is not None:
         save_json(json_file, result)
+        console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
+    return 0
+
+
+def _profile(name: str, quick: bool, json_file: Path | None) -> int:
+    from . import bench as benchmark
+
+    if name not in benchmark.WORKLOADS:
+        steps = [n for n, workload in benchmark.WORKLOADS.items() if workload.kind == "step"]
+        raise ValueError(f"profile must be one of {'; '.join(steps)}, got {name}")
+    workload = benchmark.WORKLOADS[name]
+    with console.status(f"timing {name}"):
+        turns, seconds = (3, 0.05) if quick else (10, 0.2)
+        result = benchmark.profile(workload, turns=turns, seconds=seconds)
+    table = Table(title=f"A step of {name}", title_justify="left")
+    for heading in ("", "calls", "ms", "share"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = [
+        (kernel, f"{own['calls']:.3g}", own["seconds"])
+        for kernel, own in result["kernels"].items()
+        if own["seconds"] > 0.005 * result["clocked"]
+    ]
+    shown = sum(seconds for *_, seconds in rows) + result["elsewhere"]
+    rows.append(("kernels of less than 0.5 %", "", max(result["clocked"] - shown, 0.0)))
+    rows.append(("in no kernel: Python, NumPy", "", result["elsewhere"]))
+    rows.append(("the step, with a clock at each kernel", "", result["clocked"]))
+    for label, calls, seconds in rows:
+        share = f"{seconds / result['clocked']:.0%}"
+        table.add_row(label, calls, f"{1e3 * seconds:.3f}", share)
+    console.print(table)
+    console.print(
+        f"Without clocks it takes {1e3 * result['step']:.3f} ms; its matrix products alone, by "
+        f"numpy.matmul, {1e3 * result['floor']:.3f} ms."
+    )
+    if json_file is not None:
+        save_json(json_file, {"machine": benchmark.machine(), "workload": name} | result)
         console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
     return 0
 

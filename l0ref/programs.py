@@ -253,7 +253,7 @@ class _Program:
         """Return the open gates of each layer, if to leave out the others is worth it."""
         if not self.gates or self.gates[0].on != "inputs":
             return None
-        if self.z.all():
+        if np.count_nonzero(self.z) == self.z.size:
             return None
         opened = [np.flatnonzero(gated.z) for gated in self.gates]
         counts = [max(index.size, 1) for index in opened]
@@ -439,12 +439,13 @@ def by_program(
         _run(gated.combine for gated in program.gates)
         kernel, args = program.odd
         kernel(*args)
-        if program.found.any():
+        if np.count_nonzero(program.found):
             raise NotForKernel
         program.move(optimizer, average)
     data = float(x.dtype.type(data))
     l0_term = 0.0
     for scale, gated in zip(program.scales, program.gates, strict=True):
-        l0_term += scale * float(gated.counts.sum())
+        counts = gated.counts
+        l0_term += scale * float(counts[0] if counts.size == 1 else counts.sum())
     loss = Loss(data + l0_term, data, l0_term, 0.0)
     return steps.Stepped(loss, {gated.position: gated.z for gated in program.gates})

@@ -446,7 +446,8 @@ class Trainer:
             clamp=settings.clamp_log_alpha,
         )
         self.step += 1
-        self._sums[:4] += loss
+        for k, part in enumerate(loss):  # of four numbers, faster than as an array
+            self._sums[k] += part
         self._keep_drawn(gates)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()

@@ -244,3 +244,23 @@ def test_a_run_on_a_relative_path_resumes_from_anywhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert call("train", "--resume", "../run", "--epochs", "4") == 0
+
+
+def test_bench_shows_in_which_kernels_the_time_of_a_step_goes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "profile.json"
+    assert call("bench", "--profile", "LeNet-300-100", "--quick", "--json", file) == 0
+    shown = capsys.readouterr().out
+    for word in ("pull_in_blocks", "in no kernel", "products alone"):
+        assert word in shown
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert saved["workload"] == "LeNet-300-100"
+    assert saved["kernels"]["move_all"]["calls"] == 1
+
+
+def test_bench_profiles_steps_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("bench", "--profile", "lenet") == 2
+    assert "profile must be one of LeNet-300-100; " in capsys.readouterr().err
+    assert call("bench", "--profile", "draw") == 2
+    assert "workload must be a step of training" in capsys.readouterr().err

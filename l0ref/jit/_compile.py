@@ -124,7 +124,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], *, parallel: bool):
         functools.update_wrapper(self, function)
-        self._function = function
+        self._function, self.name = function, function.__name__
         self._options: dict[str, Any] = {
             "fastmath": set(CONTRACT),
             "nogil": True,

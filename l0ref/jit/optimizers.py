@@ -9,6 +9,7 @@ step, at the usual eps.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import weakref
@@ -171,10 +172,10 @@ class Moves:
 
     def are_of(self, names: Iterable[str], arrays: Sequence[tuple[Array, ...]]) -> bool:
         """Whether these are the very arrays that it was made for."""
-        return self._names == tuple(names) and all(
-            all(map(operator.is_, group, others))
-            for group, others in zip(self._arrays, arrays, strict=True)
-        )
+        if self._names != tuple(names):
+            return False
+        pairs = (itertools.chain.from_iterable(groups) for groups in (self._arrays, arrays))
+        return all(map(operator.is_, *pairs))
 
     def take(self, grads: Sequence[Array]) -> None:
         """Take the gradients of the steps that follow, which the caller keeps until then."""

@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic: what is timed, in which order, and what is made of the times."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from l0ref import bench
 from l0ref.bench import WORKLOADS, Workload
+from l0ref.jit._compile import Kernel
 
 
 def test_products_of_a_perceptron() -> None:
@@ -95,3 +97,29 @@ def test_steps_do_not_meet_the_end_of_an_epoch() -> None:
     assert len(steps.trainer.history) == 1
     steps.ready(9)
     assert steps.trainer.step == 10
+
+
+def test_a_profile_adds_up() -> None:
+    workload = Workload("", "step", model="mlp", hidden=(20,), batch_size=100)
+    found = bench.profile(workload, turns=1, seconds=0.01)
+    kernels = found["kernels"]
+    inside = sum(own["seconds"] for own in kernels.values())
+    assert found["clocked"] == pytest.approx(inside + found["elsewhere"])
+    assert found["elsewhere"] > 0
+    assert found["step"] > 0
+    assert found["floor"] > 0
+    assert [kernels[name]["calls"] for name in ("affine_in_blocks", "pull_in_blocks")] == [2, 2]
+    assert list(kernels.values()) == sorted(kernels.values(), key=lambda own: -own["seconds"])
+
+
+def test_a_kernel_has_its_clock_only_while_it_is_profiled() -> None:
+    run = Kernel._run
+    with contextlib.suppress(ZeroDivisionError), bench.kernel_times():
+        assert Kernel._run is not run
+        raise ZeroDivisionError
+    assert Kernel._run is run
+
+
+def test_only_a_step_has_a_profile() -> None:
+    with pytest.raises(ValueError, match=r"a step of training \(LeNet-300-100, .*got draw"):
+        bench.profile(WORKLOADS["draw"])
