@@ -240,7 +240,7 @@ GOOD_GZ = gzip.compress(GOOD, mtime=0)
     ("data", "what"),
     [
         (b"", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         (GOOD[:-1], "is truncated: .* announces 18 bytes, it has 17"),
         (GOOD + b"\0", "is too long: .* announces 18 bytes, it has 19"),
         (GOOD[:7], "broken header: 2 dimensions in 7 bytes"),
