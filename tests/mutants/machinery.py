@@ -1,8 +1,8 @@
 """How a bug is planted in a copy of the package, and the suite run on it."""
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -51,8 +51,45 @@ def mutate(mutant: Mutant, package: Path = ROOT / "l0ref") -> str:
     return source.replace(mutant.original, mutant.mutated)
 
 
+def _processes() -> Any:
+    """Return what makes processes that have imported what tests import, but for this project.
+
+    That takes longer than most of the tests. Where processes cannot be forked, each starts anew.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hypothesis.extra.numpy", "mpmath", "numba", "pytest", "scipy"])
+    return context
+
+
+def _run_pytest(folder: str, output: str, options: Sequence[str]) -> None:
+    """Run pytest in a folder, as a new process would that has started there."""
+    with open(output, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    # It has come here by modules of this project; those that are tested are the folder's.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("l0ref", "tests")]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    import pytest
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of what is still to be loaded, and of its own processes
+    sys.exit(int(pytest.main(list(options))))
+
+
 def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[int, str]:
-    """Run tests on a copy of the project, with a bug or without; return exit status and output."""
+    """Run tests on a copy of the project, with a bug or without; return exit status and output.
+
+    Raises
+    ------
+    TimeoutError
+        If they take too long.
+    """
     with tempfile.TemporaryDirectory(prefix="l0ref-mutant-") as temporary:
         copy = Path(temporary)
         for folder in ("l0ref", "tests"):
@@ -64,20 +101,19 @@ def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[int, 
             (copy / "l0ref" / mutant.module).write_text(mutate(mutant), encoding="utf-8")
         # Started in the copy, whose pyproject.toml puts it first on the path of imports.
         ids = [f"tests/{test}" for test in tests]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", temporary]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        environment.pop("PYTEST_ADDOPTS", None)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *ids],
-            cwd=copy,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
+        early = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # on purpose
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", early, "--rootdir", temporary]
+        output = copy / "output"
+        process = _processes().Process(
+            target=_run_pytest, args=(temporary, str(output), [*options, *ids])
         )
-    return done.returncode, done.stdout
+        process.start()
+        process.join(TIMEOUT)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise TimeoutError(f"over {TIMEOUT} s")
+        return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
 
 
 def try_to_kill(mutant: Mutant) -> Verdict:
@@ -86,7 +122,7 @@ def try_to_kill(mutant: Mutant) -> Verdict:
     finish = partial(Verdict, mutant.name)
     try:
         status, output = run_tests([mutant.test], mutant)
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         return finish(False, f"{mutant.test} took over {TIMEOUT} s", time.perf_counter() - start)
     except ValueError as error:
         return finish(False, str(error), time.perf_counter() - start)
