@@ -441,6 +441,7 @@ class _Gates:
         self.p_zero, self.p_one = np.asarray(flat.prob_zero()), np.asarray(flat.prob_one())
         self.mean = np.asarray(flat.mean())
         self.z = np.empty((0, flat.log_alpha.size))
+        self._all_scores: Floats | None = None
         self.observation: Observation | None = None
 
     @property
@@ -455,6 +456,7 @@ class _Gates:
     def add(self, z: Floats, observation: Observation) -> None:
         """Take in more draws."""
         self.z = np.concatenate([self.z, z.reshape(len(z), -1)])
+        self._all_scores = None
         self.observation = observation
 
     def cdf(self, z: Floats, gate: int) -> Floats:
@@ -478,6 +480,13 @@ class _Gates:
         scores: Floats = 2 * middle - 1
         return scores
 
+    def all_scores(self) -> Floats:
+        """Return the scores of all draws so far, a row for each gate."""
+        if self._all_scores is None:
+            columns = np.ascontiguousarray(self.z.T)
+            self._all_scores = np.stack([self.scores(z, i) for i, z in enumerate(columns)])
+        return self._all_scores
+
     def waves(self, z: Floats, gate: int) -> tuple[Floats, Floats]:
         """Return cos(2 pi u) and sin(2 pi u) of each draw's noise u, their means over u at an atom.
 
@@ -485,13 +494,15 @@ class _Gates:
         odd: if u3 = (u1 + u2 + c) mod 1, the product of three cosines or that of three sines has
         another mean than 0, whatever c is.
         """
-        waves = -np.exp(1j * np.pi * self.scores(z, gate))
+        angles = np.pi * self.scores(z, gate)
+        even, odd = -np.cos(angles), -np.sin(angles)
         # the mean of exp(2 pi i u) over u from 0 to p
         low, high = (
             np.sinc(p) * np.exp(1j * np.pi * p) for p in (self.p_zero[gate], self.p_one[gate])
         )
-        waves[z == 0], waves[z == 1] = low, np.conj(high)
-        return waves.real, waves.imag
+        for wave, closed, opened in ((even, low.real, high.real), (odd, low.imag, -high.imag)):
+            wave[z == 0], wave[z == 1] = closed, opened
+        return even, odd
 
     def alarm(self, message: str, **evidence: Any) -> _Alarm:
         seen = None if self.observation is None else self.observation._replace(ok=False)
@@ -503,11 +514,11 @@ class _Gates:
         self._check_density(budget)
         self._check_mean(budget)
         gates = range(self.z.shape[1])
-        scores = [self.scores(self.z[:, gate], gate) for gate in gates]
+        scores = self.all_scores()
         even, odd = zip(*(self.waves(self.z[:, gate], gate) for gate in gates), strict=True)
         pairs, triples = list(combinations(gates, 2)), list(combinations(gates, 3))
         self._check_joint(budget, pairs, budget.share(9 * len(pairs)))
-        self._check_products(budget, pairs, scores, "their ranks", budget.share(len(pairs)))
+        self._check_products(budget, pairs, list(scores), "their ranks", budget.share(len(pairs)))
         each = budget.share((27 + 2) * len(triples))
         self._check_joint(budget, triples, each)
         self._check_products(budget, triples, even, "cos(2 pi u)", each)
@@ -644,7 +655,7 @@ class _Gates:
     def check_shared(self, budget: _Budget) -> None:
         """Test whether any two gates have the same noise, or one the other's, mirrored."""
         budget.spend(SAME_CHANCE)
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        scores = self.all_scores().copy()
         scores[~((self.z > 0) & (self.z < 1)).T] = np.nan
         n_gates = len(scores)
         near = np.zeros((2, n_gates * n_gates), np.int64)
@@ -678,25 +689,28 @@ class _Gates:
         A sign says whether the noise is above its median, or between its quartiles. Neither needs
         more than the gates tell: no atom is as large as a quarter.
         """
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        scores = self.all_scores()
         n_gates = len(scores)
         each = budget.share(2 * 2 * math.comb(n_gates, 3))
         allowed = math.sqrt(2 * math.log(2 / each) / self.n)
         for is_up in (scores > 0, np.abs(scores) < 0.5):
             budget.spend(each, math.comb(n_gates, 3))
-            signs = np.where(is_up, np.float32(1), np.float32(-1))  # exact: sums below 2^24
-            for i in range(n_gates - 2):
-                rest = signs[i + 1 :]
-                products = (signs[i] * rest) @ rest.T / self.n
-                np.fill_diagonal(products, 0)
-                worst = int(np.argmax(np.abs(products)))
-                product = float(products.flat[worst])
-                if abs(product) > allowed:
-                    j, k = (i + 1 + part for part in sorted(divmod(worst, len(rest))))
+            # A sign is a bit: three have the product -1 if an odd number of them is down.
+            down = np.packbits(~is_up, axis=1)
+            down = np.pad(down, ((0, 0), (0, -down.shape[1] % 8))).view(np.uint64)
+            words = np.ascontiguousarray(down.T)
+            for j in range(1, n_gates - 1):  # the one in the middle, so that each is met once
+                n_odd = np.zeros((j, n_gates - 1 - j), np.int32)
+                for word in words:
+                    n_odd += np.bitwise_count((word[:j] ^ word[j])[:, None] ^ word[j + 1 :])
+                sums = self.n - 2 * n_odd
+                if max(sums.max(), -sums.min()) > allowed * self.n:
+                    i, k = np.unravel_index(int(np.argmax(np.abs(sums))), sums.shape)
+                    product = float(sums[i, k]) / self.n
                     raise self.alarm(
-                        f"of {n_gates} gates that are alike, [{i}], [{j}] and [{k}] go together: "
-                        f"the mean product of their signs is {product:+.4f}, {allowed:.4f} is "
-                        "allowed: they share noise",
+                        f"of {n_gates} gates that are alike, [{i}], [{j}] and [{j + 1 + k}] go "
+                        f"together: the mean product of their signs is {product:+.4f}, "
+                        f"{allowed:.4f} is allowed: they share noise",
                         got=product,
                         expected=0.0,
                         allowed=allowed,
@@ -709,7 +723,7 @@ class _Gates:
         and so is in how many draws that is at most a half standard deviation off. The same with
         the quartiles, and with the draws of a gate.
         """
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])], axis=1)
+        scores = self.all_scores().T
         each = budget.share(2 * 2)
         for is_up, where in (
             (scores > 0, "above its median"),
@@ -783,10 +797,10 @@ def _check_streams(
     """
     n = gates.n
     half = n // 2
-    scores = [_Spectrum.of(gates.scores(z, i), half) for i, z in enumerate(gates.z.T)]
+    scores = [_Spectrum.of(one, half) for one in gates.all_scores()]
     other = _Gates(gates.log_alpha, gates.law)
     seed = _draw_more(calls, dtype, other, n, seed, exact)
-    later = [_Spectrum.of(other.scores(z, i), half) for i, z in enumerate(other.z.T)]
+    later = [_Spectrum.of(one, half) for one in other.all_scores()]
 
     # each gate with itself and each other one; both directions, without lag 0 (`correlation`)
     each = budget.share(len(scores) ** 2 * half)
