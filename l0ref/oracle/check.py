@@ -337,7 +337,8 @@ class Checker:
         remarks += [
             f"It has {wrong}, which is not checked: {right} is the name of the function."
             if wrong != right
-            else f"Its {wrong} is not checked: it has none of the arguments of the function."
+            else f"Its {wrong} is not checked: it has none of the arguments of the function, or it "
+            "is of another package and only imported there."
             for wrong, right in self.calls.target.misspelt.items()
             if right in self.functions
         ]

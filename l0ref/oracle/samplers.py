@@ -27,8 +27,8 @@ deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so that it is mis
 probability of 3e-4, and the others less often. With ``quick`` the last look is at n = 2^17, which
 shows 8 %. A gate that uses another one's noise, at whatever distance in the stream up to half of
 the first 2^15 draws, is caught at the first look, and so are seeds that give the same stream or a
-shifted one, any two of 300 gates that share their noise or have it mirrored, and noise of few
-different values.
+shifted one, any two of 300 gates that share their noise or have it mirrored, any two of 10,007 that
+share it, and noise of few different values.
 So is noise of which any two numbers are independent and three are not, as in u3 = (u1 + u2) mod 1
 or u3 = u1 xor u2: in any three of the 300 gates (with ``quick`` in float64 only), and in three
 numbers of the stream of which the first two are at most `NEAREST` apart. So is noise that is spread
@@ -128,8 +128,15 @@ SAME_CHANCE = 1e-14
 """Bounds either of these."""
 FEW_ROWS = 8
 """Of 64 draws; what a seed does is not told from so few that are different."""
-SEED_DISTANCES = (*(2**k for k in range(1, 17)), *(10**k for k in range(1, 7)))
-"""A seed of which only some bits (up to 16) or digits (up to 6) count is the same after these."""
+SEED_DISTANCES = (*(2**k for k in range(1, 31)), *(10**k for k in range(1, 10)))
+"""A seed of which only some bits (up to 30) or digits (up to 9) count is the same after these."""
+N_WIDE, DRAWS_OF_WIDE = 10_007, 32
+r"""So many gates that are all alike, in a prime number: noise that is repeated over them shows.
+
+No two of them are the same in all draws by chance. In one they are with a probability of
+:math:`q = P(z=0)^2 + P(z=1)^2` and `COARSEST` more, below 0.06, and any two of them in all draws
+with one below C(10007, 2) 0.06^32 = 4e-32.
+"""
 COARSEST = 2.0**-22
 """The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
 OTHER_LAW_ALONE = "each by itself, they have another law"
@@ -220,6 +227,7 @@ def check_draw(
             if look == first:
                 _check_triples_of_stream(gates, budget)
                 _check_many(calls, dtype, seed, budget, exact, quick=quick)
+                _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
     except _Alarm as alarm:
         return Drawn(
@@ -415,6 +423,13 @@ def _check_far(calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exa
     gates = _Gates(np.array(FAR_LOG_ALPHA), LAW)
     _draw_more(calls, dtype, gates, n, seed, exact)
     gates.check(budget)
+
+
+def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+    """Some thousand gates that are alike: no two of them are the same in all draws."""
+    gates = _Gates(np.full(N_WIDE, LOG_ALPHA_OF_MANY), LAW)
+    _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact)
+    gates.check_repeats(budget)
 
 
 def _check_many(
@@ -649,6 +664,23 @@ class _Gates:
                 f"{again:,} of {len(rows):,} draws inside (0, 1) came before, in all gates at "
                 "once: noise is used again",
                 got=again,
+                expected=0,
+            )
+
+    def check_repeats(self, budget: _Budget) -> None:
+        """Test whether any two gates are the same in all draws, as if noise were tiled."""
+        budget.spend(SAME_CHANCE)
+        columns = np.ascontiguousarray(self.z.T)
+        whole = columns.view(np.dtype((np.void, columns.shape[1] * columns.itemsize))).ravel()
+        first, counts = np.unique(whole, return_index=True, return_counts=True)[1:]
+        if len(first) < len(whole):
+            i = int(np.min(first[counts > 1]))
+            j = int(np.flatnonzero(whole == whole[i])[1])
+            raise self.alarm(
+                f"of {len(whole):,} gates that are alike, [{i}] and [{j}] are the same in all "
+                f"draws, and {len(whole) - len(first):,} in all are as one before them: the noise "
+                f"of a gate is used again {j - i} gates later",
+                got=len(whole) - len(first),
                 expected=0,
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import locale
+import logging
 import os
 import random
 import sys
@@ -218,6 +220,10 @@ def snapshot() -> dict[str, Any]:
         "numpy.get_printoptions()": np.get_printoptions(),
         "the working directory": _working_directory(),
         "os.environ": _environment(),
+        "sys.path": list(sys.path),
+        "the locale": locale.setlocale(locale.LC_ALL),
+        "the level of logging's root": logging.root.level,
+        "the handlers of logging's root": list(logging.root.handlers),
     }
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_default_dtype") and hasattr(torch, "is_grad_enabled"):
