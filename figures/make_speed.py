@@ -5,6 +5,8 @@ r"""Draw the README's picture of speed, and print its table, from a benchmark's 
         --json figures/speed_threads.json
     python -m tests.bench --threads 2 --quick --only "LeNet-300-100;LeNet-5;draw" \
         --json figures/speed_xeon.json
+    python -m tests.bench --threads 2 --quick --json figures/speed_xeon_draws.json \
+        --only "draw;draw, beta 0.5;draw, beta 0.7;draw + gradients"
     python figures/make_speed.py [FOLDER]
 
 writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
@@ -136,7 +138,7 @@ def read(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     plotting.save(speed(read("speed.json")), folder / "readme_speed.png")
-    for name in ("speed.json", "speed_xeon.json"):
+    for name in ("speed.json", "speed_xeon.json", "speed_xeon_draws.json"):
         print(table(read(name)))
         print()
     print(products(read("speed.json")))

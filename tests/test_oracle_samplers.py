@@ -462,8 +462,9 @@ def unseeded(generator: np.random.Generator) -> Any:
 
 
 def shifted_by_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
-    stream = noise(n + 3 * seed, log_alpha.shape, 0)
-    return gates(log_alpha, stream[3 * seed :], **law)
+    bits = np.random.PCG64(0).advance(3 * seed * log_alpha.size)
+    u = np.maximum(np.random.Generator(bits).random((n, *log_alpha.shape)), 1e-12)
+    return gates(log_alpha, u, **law)
 
 
 def one_gate_without_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
