@@ -161,16 +161,10 @@ def test_a_partner_is_gone_when_the_check_is_over(
 
 
 @pytest.mark.parametrize(
-    ("target", "most", "cores", "n"),
-    [
-        ("mine", None, 2, 2), ("mine", None, 8, 2), ("mine", None, 1, 1), ("mine", 1, 8, 1),
-        ("mine", 3, 1, 3), (Path("mine.py"), None, 2, 2), ({}, None, 2, 1), ({}, 3, 8, 1),
-    ],
-)  # fmt: skip
-def test_how_many_check(
-    target: Any, most: int | None, cores: int, n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(partner, "_cores", lambda: cores)
+    ("target", "most", "n"),
+    [("mine", 1, 1), ("mine", 3, 3), (Path("mine.py"), 2, 2), ({}, 1, 1), ({}, 3, 1)],
+)
+def test_how_many_check(target: Any, most: int, n: int) -> None:
     assert partner.processes_for(target, most) == n
 
 

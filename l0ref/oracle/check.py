@@ -53,7 +53,7 @@ def check(
     name: str | None = None,
     startup_timeout: float = 120.0,
     tell: Callable[[str, str], None] | None = None,
-    processes: int | None = None,
+    processes: int = 1,
 ) -> Report:
     """Check an implementation: vectors, random inputs, draws, manners, and a diagnosis.
 
@@ -81,8 +81,7 @@ def check(
     tell : callable, optional
         Called with a phase and a function before they are checked.
     processes : int, optional
-        How many may check a named target at once, each with a process of the target's: two, if
-        there are two cores and functions enough. The report is the same.
+        How many may check a named target at once, each with a process of the target's.
 
     Returns
     -------

@@ -37,25 +37,19 @@ FEWEST = 8
 """Groups of functions, from which on a partner is worth the two seconds that it takes to start."""
 
 
-def processes_for(target: Any, most: int | None) -> int:
-    """Return how many processes may check a target: one for an object, else two, or as many cores.
+def processes_for(target: Any, most: int) -> int:
+    """Return how many processes may check a target: one for an object, else as many as are asked.
 
     Raises
     ------
     ValueError
         If less than one is asked for.
     """
-    if most is not None and most < 1:
+    if most < 1:
         raise ValueError(f"processes must be 1 or more, got {most}")
     if os.name != "posix" or not isinstance(target, str | os.PathLike):
         return 1
-    return min(2, _cores()) if most is None else most
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return most
 
 
 def run_all(
