@@ -73,8 +73,6 @@ class L0MeanOfProb(L0MeanOverGates, L0WithoutGroupSize):
     "l0-is-density",
     formula="L0 = sum_g |g| P(z_g != 0) / sum_g |g|",
     sentence="your expected L0 is a share of all parameters; lambda multiplies a count",
-    wild="gallego-posada/constrained_sparsity, sparse/l0_layers.py, `BaseL0Layer.regularization` "
-    "(by design: a constraint is put on it)",
 )
 class L0IsDensity(_DividedL0):
     def _divisor(self, group_size: Any) -> Any:
@@ -304,17 +302,6 @@ class L2WithoutHalf(Plain):
 
 
 @_scale(
-    "lambda-not-divided-by-n-l2-without-half",
-    formula="penalty = lam L0 + l2/N L2",
-    sentence="your lambda is not divided by N, the number of training examples, and your L2 term "
-    "lacks its factor 1/2",
-)
-class LambdaNotDividedByNL2WithoutHalf(LambdaNotDividedByN):
-    def _l2_scale(self, l2: float, n_train: int) -> float:
-        return l2 / n_train
-
-
-@_scale(
     "l2-not-divided-by-n",
     formula="penalty = lam/N L0 + l2/2 L2",
     sentence="your L2 term is not divided by N",
@@ -352,7 +339,6 @@ class NormWithoutProb(Plain):
     formula="L2 = sum_g z_hat^2 sum_j theta_j^2",
     sentence="your L2 is that of the gated weights, (z_hat theta)^2; Eq. 14 has P(z != 0) theta^2, "
     "so that a gate's size does not shrink the weight",
-    wild="cj-torres/L0_Regularization, L0_Regularizer.py, `count_l2`",
 )
 class NormWithTestGateSquared(Plain):
     def _norm_weight(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
@@ -431,8 +417,6 @@ class NormOverOtherAxis(Plain):
     at="expected_l2_grad",
     formula="dL2/dlog_alpha = 0",
     sentence="your L2 has no gradient in log_alpha: P(z != 0) is detached in it",
-    wild="gallego-posada/constrained_sparsity, sparse/l0_layers.py, `BaseL0Layer.l2_penalty` (with "
-    "`l2_detach_gates`)",
 )
 class NormGradWithoutLogAlpha(Plain):
     def _norm_weight(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
