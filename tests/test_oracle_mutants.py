@@ -25,6 +25,7 @@ SAMPLE = (
     "numpy-size-one-in-penalty",
     "numpy-prob-one-minus-cdf",
     "numpy-median",
+    "numpy-u-clamped",
     "numpy-dense-dz-no-bias",
     "numpy-average-from-parameters",
     "torch-l2-detached",

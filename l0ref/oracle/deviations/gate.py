@@ -95,6 +95,8 @@ class NoiseLogitHalved(Plain):
     "noise-u-clamped",
     formula="u is first clamped to [1e-6, 1 - 1e-6]",
     sentence="you clamp u to [1e-6, 1 - 1e-6]: draws in both tails are cut off",
+    wild="AMLab-Amsterdam/L0_regularization, l0_layers.py, `get_eps`; princeton-nlp/CoFiPruning, "
+    "models/l0_module.py, `get_eps` (u is drawn between these, which is the same up to the ends)",
 )
 class NoiseUClamped(Plain):
     def _noise(self, u: Any) -> Any:
@@ -298,7 +300,8 @@ class ClipForgottenInDraws(Plain):
     "draw-binarised",
     formula="z = 1 if the gate is above 1/2, else 0; the derivative is the gate's",
     sentence="your draws are rounded to 0 or 1, with the soft gate's derivative (straight through)",
-    wild="mims-harvard/GraphXAI, graphxai/explainers/graphmask/hard_concrete.py",
+    wild="mims-harvard/GraphXAI, graphxai/explainers/graphmask/hard_concrete.py; "
+    "lena-voita/the-story-of-heads, lib/layers/concrete_gate.py, `get_gates` (with `hard`)",
 )
 class DrawBinarised(Plain):
     def _draw(self, log_alpha: Any, u: Any, beta: float, gamma: float, zeta: float) -> Draw:
@@ -457,7 +460,8 @@ class GammaPartialOne(Plain):
     formula="z_hat = min(1, max(0, sigmoid(log_alpha/beta) (zeta-gamma) + gamma))",
     sentence="your test gate is sigmoid(log_alpha/beta), stretched and clipped: the median gate, "
     "not Eq. 13, which has no beta",
-    wild="PolicyEngine/L0, l0/distributions.py, `_deterministic_gates`",
+    wild="PolicyEngine/L0, l0/distributions.py, `_deterministic_gates`; "
+    "gallego-posada/constrained_sparsity, sparse/l0_layers.py, `evaluation_gates`",
 )
 class TestGateMedian(Plain):
     def _test_score(self, log_alpha: Any, beta: float) -> Any:
@@ -725,6 +729,8 @@ _fan = partial(_init, at="init_weight")
     formula="weight = sqrt(2 / fan_out) normal",
     sentence="your initial weights are scaled by the outputs, not by the inputs: weights here are "
     "(D_in, D_out), and (C_out, C_in/groups, kh, kw)",
+    wild="gallego-posada/constrained_sparsity, sparse/l0_layers.py, `L0Linear` (its weights are "
+    "(D_out, D_in), and divided by the keep rate besides)",
 )
 class InitFanOut(Plain):
     def _fan_in(self, shape: tuple[int, ...]) -> int:
@@ -767,6 +773,7 @@ class InitGainOne(Plain):
     formula="weight = sqrt(2 / (fan_in + fan_out)) normal",
     sentence="your initial weights are Glorot's, scaled by inputs and outputs; He's are scaled by "
     "the inputs",
+    wild="cj-torres/L0_Regularization, L0_Regularizer.py, `reset_parameters` (from uniform noise)",
 )
 class InitGlorot(InitFanOut):
     def _fan_in(self, shape: tuple[int, ...]) -> int:

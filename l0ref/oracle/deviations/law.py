@@ -135,7 +135,8 @@ class ProbLogOfGamma(Plain):
     formula="P = 1 - clamp(Q(0), 1e-6, 1 - 1e-6), and dP = 0 where it clamps",
     sentence="your P(z != 0) is clamped to [1e-6, 1 - 1e-6]: the gradient of the penalty is "
     "exactly 0 beyond |log_alpha| of about 14, and its log and tail are wrong",
-    wild=f"{AUTHORS}, l0_layers.py, `cdf_qz`; princeton-nlp/CoFiPruning, models/l0_module.py",
+    wild=f"{AUTHORS}, l0_layers.py, `cdf_qz`; princeton-nlp/CoFiPruning, models/l0_module.py; "
+    "lena-voita/the-story-of-heads, lib/layers/concrete_gate.py, `get_penalty`",
 )
 class ProbClamped(Plain):
     def _prob(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
@@ -153,6 +154,9 @@ class ProbClamped(Plain):
     formula="P = 1 - sigmoid(beta log(-gamma/zeta) - log_alpha), in floating point",
     sentence="your P(z != 0) is 1 minus a number close to 1: of a small P only noise is left, "
     "and its log is -inf",
+    wild=f"{AUTHORS}, l0_layers.py, `_reg_w` (1 - cdf_qz(0)); "
+    "bobondemon/l0_regularization_practice, sparsereg/model/basic_l0_blocks.py, "
+    "`mask_is_non_zero_probability`",
 )
 class ProbBySubtraction(Plain):
     LOSES_DIGITS = ("prob_active",)

@@ -73,6 +73,8 @@ class L0MeanOfProb(L0MeanOverGates, L0WithoutGroupSize):
     "l0-is-density",
     formula="L0 = sum_g |g| P(z_g != 0) / sum_g |g|",
     sentence="your expected L0 is a share of all parameters; lambda multiplies a count",
+    wild="gallego-posada/constrained_sparsity, sparse/l0_layers.py, `BaseL0Layer.regularization` "
+    "(by design: a constraint is put on it)",
 )
 class L0IsDensity(_DividedL0):
     def _divisor(self, group_size: Any) -> Any:
@@ -339,6 +341,7 @@ class NormWithoutProb(Plain):
     formula="L2 = sum_g z_hat^2 sum_j theta_j^2",
     sentence="your L2 is that of the gated weights, (z_hat theta)^2; Eq. 14 has P(z != 0) theta^2, "
     "so that a gate's size does not shrink the weight",
+    wild="cj-torres/L0_Regularization, L0_Regularizer.py, `count_l2`",
 )
 class NormWithTestGateSquared(Plain):
     def _norm_weight(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
@@ -417,6 +420,8 @@ class NormOverOtherAxis(Plain):
     at="expected_l2_grad",
     formula="dL2/dlog_alpha = 0",
     sentence="your L2 has no gradient in log_alpha: P(z != 0) is detached in it",
+    wild="gallego-posada/constrained_sparsity, sparse/l0_layers.py, `BaseL0Layer.l2_penalty` (with "
+    "`l2_detach_gates`)",
 )
 class NormGradWithoutLogAlpha(Plain):
     def _norm_weight(self, log_alpha: Any, beta: float, gamma: float, zeta: float) -> Any:
