@@ -31,7 +31,7 @@ from l0ref.jit._vectors import BYTES, in_whole_registers
 from l0ref.noise import Noise, Stream, Uniforms
 
 DTYPES = (np.float32, np.float64)
-BETAS = (2 / 3, 0.5, 1.0, 2.0, 1 / 3, 2 / 7, 0.7, 0.1, 3.0)  # 2/m but for the last three
+BETAS = (2 / 3, 0.5, 1.0, 2.0, 1 / 3, 2 / 7, 0.7, 0.1, 3.0)  # 2/m, m < 5: the first four
 LAWS = ({}, {"gamma": -0.3, "zeta": 1.7}, {"gamma": -1.5, "zeta": 1.01})
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_beta = pytest.mark.parametrize("beta", BETAS)

@@ -137,7 +137,7 @@ def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped
 
 @functools.lru_cache(maxsize=256)
 def checked_law(beta: Any, gamma: Any, zeta: Any, dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
-    """Return the numbers of the law, in the dtype; and m where beta is 2/m, else 0.
+    """Return the numbers of the law, in the dtype; and m where beta is 2/m, m < 5, else 0.
 
     They are gamma, zeta - gamma, (zeta - gamma)/beta and 1/beta: not to be written to.
     """
