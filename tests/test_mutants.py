@@ -31,8 +31,8 @@ def test_it_can_be_planted(mutant: Mutant) -> None:
 
 @every_mutant
 def test_its_test_is_there(mutant: Mutant) -> None:
-    file, _, test = mutant.test.partition("::")
-    tree = ast.parse((machinery.ROOT / "tests" / file).read_text(encoding="utf-8"))
+    test = mutant.test.partition("::")[2]
+    tree = ast.parse((machinery.ROOT / "tests" / mutant.file).read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert test.partition("[")[0] in functions
 
@@ -51,9 +51,11 @@ def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_tests_pass_without_a_mutant() -> None:
+@pytest.mark.parametrize("file", sorted({mutant.file for mutant in MUTANTS}))
+def test_the_tests_pass_without_a_mutant(file: str) -> None:
     """So that what kills a mutant is the bug in it."""
-    status, output = machinery.run_tests(sorted({mutant.test for mutant in MUTANTS}))
+    tests = sorted({mutant.test for mutant in MUTANTS if mutant.file == file})
+    status, output = machinery.run_tests(tests)
     assert status == machinery.PASSED, output
 
 

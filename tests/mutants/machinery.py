@@ -82,6 +82,25 @@ def _run_pytest(folder: str, output: str, options: Sequence[str]) -> None:
     sys.exit(int(pytest.main(list(options))))
 
 
+def _copy_project(copy: Path, mutant: Mutant | None) -> None:
+    """Copy what tests need, with a bug or without.
+
+    Compiled files are told from stale ones by the second of their source, so none is taken: but for
+    the kernels where they are as they were. To compile those takes longer than all else; what they
+    are compiled from is in their names, so that those of another text are not taken.
+    """
+    bug_in_kernels = mutant is not None and mutant.module.startswith("jit/")
+    taken_as_it_is = [] if bug_in_kernels else ["jit"]
+    for folder in ("l0ref", "tests"):
+        ignore = shutil.ignore_patterns("__pycache__", *taken_as_it_is)
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
+    for name in taken_as_it_is:
+        (copy / "l0ref" / name).symlink_to(ROOT / "l0ref" / name, target_is_directory=True)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    if mutant is not None:
+        (copy / "l0ref" / mutant.module).write_text(mutate(mutant), encoding="utf-8")
+
+
 def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[int, str]:
     """Run tests on a copy of the project, with a bug or without; return exit status and output.
 
@@ -92,13 +111,7 @@ def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[int, 
     """
     with tempfile.TemporaryDirectory(prefix="l0ref-mutant-") as temporary:
         copy = Path(temporary)
-        for folder in ("l0ref", "tests"):
-            # Compiled files are told from stale ones by the second of their source: none is taken.
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if mutant is not None:
-            (copy / "l0ref" / mutant.module).write_text(mutate(mutant), encoding="utf-8")
+        _copy_project(copy, mutant)
         # Started in the copy, whose pyproject.toml puts it first on the path of imports.
         ids = [f"tests/{test}" for test in tests]
         early = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # on purpose

@@ -17,6 +17,11 @@ class Mutant(NamedTuple):
     mutated: str
     test: str
 
+    @property
+    def file(self) -> str:
+        """The file of tests that the test is in."""
+        return self.test.partition("::")[0]
+
 
 MUTANTS = (
     # --- the law ---
