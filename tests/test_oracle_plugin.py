@@ -1,6 +1,7 @@
 """The checks inside pytest: collected, chosen, skipped, expected to fail, and reported."""
 
 import ast
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -193,6 +194,33 @@ def test_usage_errors(target: pytest.Pytester, arguments: tuple[str, ...], says:
     result = target.runpytest_inprocess(*PLUGIN, *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([says])
+
+
+def test_a_vector_file_that_is_missing_is_told(
+    target: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "FOLDER", target.path)
+    vectors._loaded.cache_clear()
+    result = target.runpytest_inprocess(*PLUGIN, "--l0ref-target=mine.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*law.json cannot be read*"])
+
+
+@pytest.mark.parametrize("how", ["-p", "PYTEST_PLUGINS"])
+def test_it_may_be_named_where_it_is_installed(target: pytest.Pytester, how: str) -> None:
+    installed = target.mkdir("l0ref_again-1.dist-info")  # in the folder where Python is run
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: l0ref-again\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(f"[pytest11]\nl0ref = {MODULE}\n")
+    named = {"PYTEST_PLUGINS": MODULE} if how == "PYTEST_PLUGINS" else {}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *(() if named else ("-p", MODULE)), "--l0ref-quick",
+         "--l0ref-target=mine.py", "-k", "random and dense_params"],
+        cwd=target.path, env={**os.environ, "PYTHONPATH": path, **named}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert "1 failed" in result.stdout, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_plugin_imports_nothing_but_pytest_and_the_standard_library() -> None:

@@ -433,6 +433,24 @@ def three_digits_of_the_seed(log_alpha: Any, n: int, seed: int, **law: float) ->
     return gates(log_alpha, noise(n, log_alpha.shape, seed % 1000), **law)
 
 
+def twenty_bits_of_the_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, seed & 0xFFFFF), **law)
+
+
+def nine_digits_of_the_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+    return gates(log_alpha, noise(n, log_alpha.shape, seed % 10**9), **law)
+
+
+def tiled_over_gates(period: int) -> Any:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        few = noise(n, (min(period, log_alpha.size),), seed)
+        copies = -(-log_alpha.size // few.shape[1])
+        u = np.tile(few, copies)[:, : log_alpha.size].reshape(n, *log_alpha.shape)
+        return gates(log_alpha, u, **law)
+
+    return draw
+
+
 def no_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     return gates(log_alpha, noise(n, log_alpha.shape, 0), **law)
 
@@ -444,8 +462,9 @@ def unseeded(generator: np.random.Generator) -> Any:
 
 
 def shifted_by_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
-    stream = noise(n + 3 * seed, log_alpha.shape, 0)
-    return gates(log_alpha, stream[3 * seed :], **law)
+    bits = np.random.PCG64(0).advance(3 * seed * log_alpha.size)
+    u = np.maximum(np.random.Generator(bits).random((n, *log_alpha.shape)), 1e-12)
+    return gates(log_alpha, u, **law)
 
 
 def one_gate_without_seed(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
@@ -484,6 +503,10 @@ def raises(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
         (clamped_parameter, "log_alpha"),
         (no_seed, "the seed is ignored"),
         (four_bits_of_the_seed, "only a part of the seed is used"),
+        (twenty_bits_of_the_seed, "seeds 0 and 1048576 gave the same 64 draws"),
+        (nine_digits_of_the_seed, "seeds 0 and 1000000000 gave the same 64 draws"),
+        (tiled_over_gates(512), "the noise of a gate is used again 512 gates later"),
+        (tiled_over_gates(4096), "the noise of a gate is used again 4096 gates later"),
         (three_digits_of_the_seed, "seeds 0 and 1000 gave the same 64 draws"),
         (unseeded(np.random.default_rng(1)), "the seed does not cover"),
         (shifted_by_seed, "seeds do not give draws of their own"),

@@ -1,6 +1,7 @@
 """However a target behaves, one call fails, the message says why, and the next call is served."""
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -395,14 +396,57 @@ STATE = [
     ("warnings.simplefilter('ignore')", "the filters of warnings changed"),
     ("os.chdir('/')", "the working directory changed from "),
     ("os.environ['OMP_NUM_THREADS'] = '7'", "os.environ changed in OMP_NUM_THREADS"),
+    ("sys.path.append('/nowhere')", "sys.path changed"),
+    ("logging.getLogger().setLevel(7)", "the level of logging's root changed from 30 to 7"),
+    ("logging.getLogger().addHandler(logging.NullHandler())", "the handlers of logging's root"),
+    ("locale.setlocale(locale.LC_ALL, 'C')", "the locale changed from"),
+    ("warnings.simplefilter('ignore', UserWarning)", "the filters of warnings changed"),
     ("del os.environ['PATH']", "os.environ changed in PATH"),
 ]
+
+
+IMPORTED = [
+    # without __all__: of the same package, but nothing of another or of l0ref
+    ("pack/__init__.py", "from .own import cdf, mean\nfrom other import sf", {"cdf", "mean"}),
+    ("pack/front.py", "from pack.own import cdf\nfrom l0ref.ops.dense import dense\n"
+     "def var(log_alpha, **law): pass", {"cdf", "var"}),
+    # with it: what it lists, and what is defined here
+    ("pack/listed.py", "from .own import cdf, mean\nfrom other import sf\n"
+     "__all__ = ['cdf', 'sf']\ndef var(log_alpha, **law): pass", {"cdf", "sf", "var"}),
+    # a file around the code of others
+    ("mine.py", "from other import sf\nfrom pack.own import cdf\n"
+     "from l0ref.ops.dense import dense", {"sf", "cdf"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "names"), IMPORTED)
+def test_what_a_module_only_imports_is_not_its_own(
+    file: str, text: str, names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/__init__.py").touch()
+    (tmp_path / "pack/own.py").write_text(
+        "def cdf(x, log_alpha, **law): pass\ndef mean(log_alpha, **law): pass"
+    )
+    (tmp_path / "other.py").write_text("def sf(x, log_alpha, **law): pass")
+    (tmp_path / file).write_text(text)
+    for name in ("pack", "pack.own", "pack.front", "pack.listed", "other", "mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(file.removesuffix(".py").removesuffix("/__init__")
+                                     .replace("/", "."))  # fmt: skip
+    assert functions_of(module).keys() == names
+
+
+def test_a_module_of_ours_has_what_it_defines_alone() -> None:
+    assert functions_of(importlib.import_module("l0ref.oracle.reference")) == {}
 
 
 @pytest.mark.parametrize(("line", "message"), STATE)
 def test_global_state_that_is_changed_is_told(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "stateful.py"
-    path.write_text(f"import os, random, warnings\nimport numpy as np\n{HONEST}\n"
+    path.write_text(f"import locale, logging, os, random, sys, warnings\n"
+                    f"import numpy as np\n{HONEST}\n"
                     f"def prob_active(log_alpha, **law):\n    {line}\n    return log_alpha\n"
                     )  # fmt: skip
     with open_target(str(path)) as target:

@@ -728,11 +728,18 @@ def test_a_changed_file_is_refused(tmp_path):
     path.write_text(text.replace("0.89076", "0.89077", 1))
     with pytest.raises(ValueError, match=r"law\.json is not what was generated"):
         vectors.load_file(path)
+    for edited in (text + "\n", text.replace("\n", "\r\n"), text.replace("[", "[ ", 1)):
+        path.write_bytes(edited.encode())
+        with pytest.raises(ValueError, match=r"law\.json is not what was generated"):
+            vectors.load_file(path)
     path.write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(ValueError, match="no file of vectors of format 1"):
         vectors.load_file(path)
     path.write_text(text[:-100])
     with pytest.raises(ValueError, match="no file of vectors"):
+        vectors.load_file(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"law\.json cannot be read, and is a part of l0ref"):
         vectors.load_file(path)
     with pytest.raises(ValueError, match=r"area must be one of law, gate.*got 'laws'"):
         vectors.load("laws")

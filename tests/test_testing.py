@@ -428,6 +428,21 @@ def test_one_wrong_number_of_many_is_searched_for(place: tuple[int, int]) -> Non
             dy / np.cosh(x @ w) ** 2, x, w), [x, weight], coordinates=2)  # fmt: skip
 
 
+def test_errors_that_are_told_are_sizes() -> None:
+    def wrong(dy: Any, x: Any) -> Any:
+        gradient = dy * np.exp(x)
+        gradient[17, 3] *= 1.5
+        return gradient
+
+    x = np.random.default_rng(6).normal(size=(30, 20))
+    for seed in range(8):  # the step that is left of a random direction may go either way
+        with pytest.raises(AssertionError, match=re.escape("at [17, 3]")) as caught:
+            check_vjp(np.exp, wrong, [x], seed=seed, coordinates=1)
+        assert re.search(r"\+- [0-9.e-]+ \(allowed [0-9.e-]+\)", str(caught.value))
+        assert "+- -" not in str(caught.value)
+        assert "allowed -" not in str(caught.value)
+
+
 def test_an_error_of_a_millionth_shows_in_float64() -> None:
     wrong = lambda dy, x: dy * (1 + 1e-8) * np.exp(x)  # noqa: E731
     with pytest.raises(AssertionError, match=r"each is 1\.00000001 times what is right"):

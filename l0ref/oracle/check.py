@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checker",
+    "Findings",
     "Observation",
     "Outcome",
     "Report",
@@ -52,6 +53,7 @@ def check(
     name: str | None = None,
     startup_timeout: float = 120.0,
     tell: Callable[[str, str], None] | None = None,
+    processes: int = 1,
 ) -> Report:
     """Check an implementation: vectors, random inputs, draws, manners, and a diagnosis.
 
@@ -78,6 +80,8 @@ def check(
         Seconds that a named target may take until it can be called, with all that it imports.
     tell : callable, optional
         Called with a phase and a function before they are checked.
+    processes : int, optional
+        How many may check a named target at once, each with a process of the target's.
 
     Returns
     -------
@@ -97,22 +101,22 @@ def check(
     (False, ['vectors', 'random'])
     """
     start = time.monotonic()
-    with Checker(
-        target,
-        functions=functions,
-        dtypes=dtypes,
-        seed=seed,
-        quick=quick,
-        timeout=timeout,
-        expected_failures=expected_failures,
-        name=name,
-        startup_timeout=startup_timeout,
-    ) as checker:
-        outcomes = []
-        for phase, function in checker.parts():
-            if tell is not None:
-                tell(phase, function)
-            outcomes.append(checker.run(phase, function))
+    from .partner import processes_for, run_all
+
+    n_processes = processes_for(target, processes)
+    options: dict[str, Any] = {
+        "target": target,
+        "functions": None if functions is None else tuple(functions),
+        "dtypes": tuple(dtypes),
+        "seed": seed,
+        "quick": quick,
+        "timeout": timeout,
+        "expected_failures": tuple(expected_failures),
+        "name": name,
+        "startup_timeout": startup_timeout,
+    }
+    with Checker(**options) as checker:
+        outcomes = run_all(checker, options, n_processes, tell)
         remarks = checker.remarks()
         try:
             diagnoses = checker.diagnose(outcomes)
@@ -121,7 +125,7 @@ def check(
             remarks.append(no_diagnosis(error))
         seconds = time.monotonic() - start
         return Report(
-            checker.name, tuple(dtypes), outcomes, diagnoses, seconds, seed, tuple(remarks)
+            checker.name, checker.dtypes, outcomes, diagnoses, seconds, seed, tuple(remarks)
         )
 
 
@@ -144,6 +148,16 @@ def read_expected_failures(path: str | Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"expected failures cannot be read from {path}: {error}") from None
     return tuple(filter(None, (line.partition("#")[0].strip() for line in lines)))
+
+
+class Findings(NamedTuple):
+    """What a checker knows besides outcomes, for another one that goes on with it."""
+
+    observations: dict[str, list[Observation]]
+    listed: set[str]
+    checked: set[str]
+    not_drawn: list[str]
+    given_up: str
 
 
 class Checker:
@@ -187,6 +201,7 @@ class Checker:
         self._listed: set[str] = set()
         self._checked: set[str] = set()
         self._not_drawn: list[str] = []
+        self._given_up = ""
         # By function that takes u: the signs of the noise by which alone its results were right.
         self._signs: dict[str, set[str]] = {}
         opened = open_target(target, startup_timeout=startup_timeout)
@@ -226,6 +241,34 @@ class Checker:
             for function in self.functions
             if self.applies(phase, function)
         ]
+
+    def groups(self) -> list[list[tuple[str, str]]]:
+        """The same parts in groups that know nothing of each other, those that take long first.
+
+        All phases of a function are in one group: what is called too often in vain is not called
+        any more. Functions that take noise are together, for one sign must hold for all of them,
+        and those that draw, which are checked by each other.
+        """
+        together = [WITH_NOISE, DRAWN]
+        single = [(name,) for name in FUNCTIONS if name not in (*WITH_NOISE, *DRAWN)]
+        parts = self.parts()
+        # The later functions, of layers and networks, take longer than the first ones.
+        groups = [[one for one in parts if one[1] in names] for names in (*together, *single[::-1])]
+        return [group for group in groups if group]
+
+    def findings(self, *, with_observations: bool) -> Findings:
+        """Return what is known of the target besides the outcomes."""
+        seen = dict(self.calls.observations) if with_observations else {}
+        given_up = self.calls.target.given_up or self._given_up
+        return Findings(seen, self._listed, self._checked, self._not_drawn, given_up)
+
+    def take_in(self, findings: Findings) -> None:
+        """Add what another checker has found of other functions of the same target."""
+        self.calls.observations.update(findings.observations)
+        self._listed |= findings.listed
+        self._checked |= findings.checked
+        self._not_drawn += findings.not_drawn
+        self._given_up = self._given_up or findings.given_up
 
     def applies(self, phase: str, function: str) -> bool:
         """Whether there is anything to check a function for in a phase."""
@@ -288,12 +331,13 @@ class Checker:
         Why the target was given up, names that may be misspelt, draws that were not made, and
         expected failures that were not checked.
         """
-        given_up = self.calls.target.given_up
+        given_up = self.calls.target.given_up or self._given_up
         remarks = [f"{given_up[0].upper()}{given_up[1:]}"] if given_up else []
         remarks += [
             f"It has {wrong}, which is not checked: {right} is the name of the function."
             if wrong != right
-            else f"Its {wrong} is not checked: it has none of the arguments of the function."
+            else f"Its {wrong} is not checked: it has none of the arguments of the function, or it "
+            "is of another package and only imported there."
             for wrong, right in self.calls.target.misspelt.items()
             if right in self.functions
         ]

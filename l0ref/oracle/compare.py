@@ -240,10 +240,13 @@ def _compare_numbers(
     got: Any, expected: Any, tolerance: Tolerance, allowed: Any, where: str
 ) -> Mismatch | None:
     with np.errstate(all="ignore"):
-        value, right = got.astype(np.float64), expected.astype(np.float64)
+        value = got.astype(np.float64, copy=False)
+        right = expected.astype(np.float64, copy=False)
         limit = np.asarray(allowed, np.float64) + tolerance.rel * np.abs(right)
-        limit = np.broadcast_to(limit, right.shape)
         error = np.abs(value - right)
+        if ((error <= limit) & (error < math.inf)).all():  # as nearly always: nothing is special
+            return None
+        limit = np.broadcast_to(limit, right.shape)
         same = (value == right) | (np.isnan(value) & np.isnan(right))
         # what is not finite, on either side, is off by everything unless it is the same
         error = np.where(np.isfinite(value) & np.isfinite(right), error, math.inf)

@@ -83,20 +83,7 @@ def smallest(
     """
     tried, last, deadline, stopped = 0, None, 0.0, None
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=max_examples,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=hypothesis.Verbosity.quiet,
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(strategy)
-    def search(drawn: Any) -> None:
+    def attempt(drawn: Any) -> None:
         nonlocal tried, last, deadline, stopped
         if stopped is not None:
             return
@@ -115,6 +102,22 @@ def smallest(
             last = (drawn,)
             raise AssertionError
 
+    settings = hypothesis.settings(
+        max_examples=max_examples,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+    def search(drawn: Any) -> None:  # short, for Hypothesis reads its source every time
+        attempt(drawn)
+
+    search = hypothesis.seed(seed)(settings(hypothesis.given(strategy)(search)))
     with warnings.catch_warnings():
         # what it says about a failure that does not come again is for authors of tests
         warnings.simplefilter("ignore", hypothesis.errors.HypothesisWarning)

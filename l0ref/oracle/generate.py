@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .balls import cases_gates as gates
 from .balls import cases_networks as networks
-from .balls.writing import Area, pretty
+from .balls.writing import Area, text_of
 
 __all__ = ["MAKERS", "main", "text"]
 
@@ -39,7 +39,7 @@ MAKERS: dict[str, Callable[[], Area]] = {
 
 def text(area: str) -> str:
     """Return the whole text of an area's file."""
-    return pretty(MAKERS[area]().written()) + "\n"
+    return text_of(MAKERS[area]().written())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -112,6 +112,9 @@ class Foreign:
     def __hash__(self) -> int:
         return hash(type(self).__name__)
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return Foreign.of, (type(self).__name__,)
+
     @staticmethod
     def of(name: str) -> Foreign:
         """Make one that stands for an object of a class of this name.

@@ -59,6 +59,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """Let it be named with ``-p`` where it is installed, too: once it is there it is not loaded."""
+    if getattr(plugin, "__name__", "") == __name__:
+        other = {"l0ref": __name__, __name__: "l0ref"}.get(str(manager.get_name(plugin)))
+        if other is not None:
+            manager.set_blocked(other)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Open the target, if one is named."""
     target = config.getoption("l0ref_target")
@@ -77,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
             timeout=config.getoption("l0ref_timeout"),
             expected_failures=read_expected_failures(listed) if listed else (),
         )
-    except (TargetError, ValueError) as error:
+    except (TargetError, ValueError, OSError) as error:
         raise pytest.UsageError(f"--l0ref-target: {error}") from None
     config.pluginmanager.register(_Checks(checker), "l0ref-checks")
 

@@ -27,8 +27,8 @@ deviations: 9.5 for the smallest of the six atoms, p = 0.0977, so that it is mis
 probability of 3e-4, and the others less often. With ``quick`` the last look is at n = 2^17, which
 shows 8 %. A gate that uses another one's noise, at whatever distance in the stream up to half of
 the first 2^15 draws, is caught at the first look, and so are seeds that give the same stream or a
-shifted one, any two of 300 gates that share their noise or have it mirrored, and noise of few
-different values.
+shifted one, any two of 300 gates that share their noise or have it mirrored, any two of 10,007 that
+share it, and noise of few different values.
 So is noise of which any two numbers are independent and three are not, as in u3 = (u1 + u2) mod 1
 or u3 = u1 xor u2: in any three of the 300 gates (with ``quick`` in float64 only), and in three
 numbers of the stream of which the first two are at most `NEAREST` apart. So is noise that is spread
@@ -128,8 +128,15 @@ SAME_CHANCE = 1e-14
 """Bounds either of these."""
 FEW_ROWS = 8
 """Of 64 draws; what a seed does is not told from so few that are different."""
-SEED_DISTANCES = (*(2**k for k in range(1, 17)), *(10**k for k in range(1, 7)))
-"""A seed of which only some bits (up to 16) or digits (up to 6) count is the same after these."""
+SEED_DISTANCES = (*(2**k for k in range(1, 31)), *(10**k for k in range(1, 10)))
+"""A seed of which only some bits (up to 30) or digits (up to 9) count is the same after these."""
+N_WIDE, DRAWS_OF_WIDE = 10_007, 32
+r"""So many gates that are all alike, in a prime number: noise that is repeated over them shows.
+
+No two of them are the same in all draws by chance. In one they are with a probability of
+:math:`q = P(z=0)^2 + P(z=1)^2` and `COARSEST` more, below 0.06, and any two of them in all draws
+with one below C(10007, 2) 0.06^32 = 4e-32.
+"""
 COARSEST = 2.0**-22
 """The chance that two draws of a gate are equal, at most: u in float32, of 23 bits, times 2."""
 OTHER_LAW_ALONE = "each by itself, they have another law"
@@ -220,6 +227,7 @@ def check_draw(
             if look == first:
                 _check_triples_of_stream(gates, budget)
                 _check_many(calls, dtype, seed, budget, exact, quick=quick)
+                _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
     except _Alarm as alarm:
         return Drawn(
@@ -417,6 +425,13 @@ def _check_far(calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exa
     gates.check(budget)
 
 
+def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
+    """Some thousand gates that are alike: no two of them are the same in all draws."""
+    gates = _Gates(np.full(N_WIDE, LOG_ALPHA_OF_MANY), LAW)
+    _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact)
+    gates.check_repeats(budget)
+
+
 def _check_many(
     calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact, *, quick: bool
 ) -> None:
@@ -441,6 +456,7 @@ class _Gates:
         self.p_zero, self.p_one = np.asarray(flat.prob_zero()), np.asarray(flat.prob_one())
         self.mean = np.asarray(flat.mean())
         self.z = np.empty((0, flat.log_alpha.size))
+        self._all_scores: Floats | None = None
         self.observation: Observation | None = None
 
     @property
@@ -455,6 +471,7 @@ class _Gates:
     def add(self, z: Floats, observation: Observation) -> None:
         """Take in more draws."""
         self.z = np.concatenate([self.z, z.reshape(len(z), -1)])
+        self._all_scores = None
         self.observation = observation
 
     def cdf(self, z: Floats, gate: int) -> Floats:
@@ -478,6 +495,13 @@ class _Gates:
         scores: Floats = 2 * middle - 1
         return scores
 
+    def all_scores(self) -> Floats:
+        """Return the scores of all draws so far, a row for each gate."""
+        if self._all_scores is None:
+            columns = np.ascontiguousarray(self.z.T)
+            self._all_scores = np.stack([self.scores(z, i) for i, z in enumerate(columns)])
+        return self._all_scores
+
     def waves(self, z: Floats, gate: int) -> tuple[Floats, Floats]:
         """Return cos(2 pi u) and sin(2 pi u) of each draw's noise u, their means over u at an atom.
 
@@ -485,13 +509,15 @@ class _Gates:
         odd: if u3 = (u1 + u2 + c) mod 1, the product of three cosines or that of three sines has
         another mean than 0, whatever c is.
         """
-        waves = -np.exp(1j * np.pi * self.scores(z, gate))
+        angles = np.pi * self.scores(z, gate)
+        even, odd = -np.cos(angles), -np.sin(angles)
         # the mean of exp(2 pi i u) over u from 0 to p
         low, high = (
             np.sinc(p) * np.exp(1j * np.pi * p) for p in (self.p_zero[gate], self.p_one[gate])
         )
-        waves[z == 0], waves[z == 1] = low, np.conj(high)
-        return waves.real, waves.imag
+        for wave, closed, opened in ((even, low.real, high.real), (odd, low.imag, -high.imag)):
+            wave[z == 0], wave[z == 1] = closed, opened
+        return even, odd
 
     def alarm(self, message: str, **evidence: Any) -> _Alarm:
         seen = None if self.observation is None else self.observation._replace(ok=False)
@@ -503,11 +529,11 @@ class _Gates:
         self._check_density(budget)
         self._check_mean(budget)
         gates = range(self.z.shape[1])
-        scores = [self.scores(self.z[:, gate], gate) for gate in gates]
+        scores = self.all_scores()
         even, odd = zip(*(self.waves(self.z[:, gate], gate) for gate in gates), strict=True)
         pairs, triples = list(combinations(gates, 2)), list(combinations(gates, 3))
         self._check_joint(budget, pairs, budget.share(9 * len(pairs)))
-        self._check_products(budget, pairs, scores, "their ranks", budget.share(len(pairs)))
+        self._check_products(budget, pairs, list(scores), "their ranks", budget.share(len(pairs)))
         each = budget.share((27 + 2) * len(triples))
         self._check_joint(budget, triples, each)
         self._check_products(budget, triples, even, "cos(2 pi u)", each)
@@ -641,10 +667,27 @@ class _Gates:
                 expected=0,
             )
 
+    def check_repeats(self, budget: _Budget) -> None:
+        """Test whether any two gates are the same in all draws, as if noise were tiled."""
+        budget.spend(SAME_CHANCE)
+        columns = np.ascontiguousarray(self.z.T)
+        whole = columns.view(np.dtype((np.void, columns.shape[1] * columns.itemsize))).ravel()
+        first, counts = np.unique(whole, return_index=True, return_counts=True)[1:]
+        if len(first) < len(whole):
+            i = int(np.min(first[counts > 1]))
+            j = int(np.flatnonzero(whole == whole[i])[1])
+            raise self.alarm(
+                f"of {len(whole):,} gates that are alike, [{i}] and [{j}] are the same in all "
+                f"draws, and {len(whole) - len(first):,} in all are as one before them: the noise "
+                f"of a gate is used again {j - i} gates later",
+                got=len(whole) - len(first),
+                expected=0,
+            )
+
     def check_shared(self, budget: _Budget) -> None:
         """Test whether any two gates have the same noise, or one the other's, mirrored."""
         budget.spend(SAME_CHANCE)
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        scores = self.all_scores().copy()
         scores[~((self.z > 0) & (self.z < 1)).T] = np.nan
         n_gates = len(scores)
         near = np.zeros((2, n_gates * n_gates), np.int64)
@@ -678,25 +721,28 @@ class _Gates:
         A sign says whether the noise is above its median, or between its quartiles. Neither needs
         more than the gates tell: no atom is as large as a quarter.
         """
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])])
+        scores = self.all_scores()
         n_gates = len(scores)
         each = budget.share(2 * 2 * math.comb(n_gates, 3))
         allowed = math.sqrt(2 * math.log(2 / each) / self.n)
         for is_up in (scores > 0, np.abs(scores) < 0.5):
             budget.spend(each, math.comb(n_gates, 3))
-            signs = np.where(is_up, np.float32(1), np.float32(-1))  # exact: sums below 2^24
-            for i in range(n_gates - 2):
-                rest = signs[i + 1 :]
-                products = (signs[i] * rest) @ rest.T / self.n
-                np.fill_diagonal(products, 0)
-                worst = int(np.argmax(np.abs(products)))
-                product = float(products.flat[worst])
-                if abs(product) > allowed:
-                    j, k = (i + 1 + part for part in sorted(divmod(worst, len(rest))))
+            # A sign is a bit: three have the product -1 if an odd number of them is down.
+            down = np.packbits(~is_up, axis=1)
+            down = np.pad(down, ((0, 0), (0, -down.shape[1] % 8))).view(np.uint64)
+            words = np.ascontiguousarray(down.T)
+            for j in range(1, n_gates - 1):  # the one in the middle, so that each is met once
+                n_odd = np.zeros((j, n_gates - 1 - j), np.int32)
+                for word in words:
+                    n_odd += np.bitwise_count((word[:j] ^ word[j])[:, None] ^ word[j + 1 :])
+                sums = self.n - 2 * n_odd
+                if max(sums.max(), -sums.min()) > allowed * self.n:
+                    i, k = np.unravel_index(int(np.argmax(np.abs(sums))), sums.shape)
+                    product = float(sums[i, k]) / self.n
                     raise self.alarm(
-                        f"of {n_gates} gates that are alike, [{i}], [{j}] and [{k}] go together: "
-                        f"the mean product of their signs is {product:+.4f}, {allowed:.4f} is "
-                        "allowed: they share noise",
+                        f"of {n_gates} gates that are alike, [{i}], [{j}] and [{j + 1 + k}] go "
+                        f"together: the mean product of their signs is {product:+.4f}, "
+                        f"{allowed:.4f} is allowed: they share noise",
                         got=product,
                         expected=0.0,
                         allowed=allowed,
@@ -709,7 +755,7 @@ class _Gates:
         and so is in how many draws that is at most a half standard deviation off. The same with
         the quartiles, and with the draws of a gate.
         """
-        scores = np.stack([self.scores(self.z[:, i], i) for i in range(self.z.shape[1])], axis=1)
+        scores = self.all_scores().T
         each = budget.share(2 * 2)
         for is_up, where in (
             (scores > 0, "above its median"),
@@ -783,10 +829,10 @@ def _check_streams(
     """
     n = gates.n
     half = n // 2
-    scores = [_Spectrum.of(gates.scores(z, i), half) for i, z in enumerate(gates.z.T)]
+    scores = [_Spectrum.of(one, half) for one in gates.all_scores()]
     other = _Gates(gates.log_alpha, gates.law)
     seed = _draw_more(calls, dtype, other, n, seed, exact)
-    later = [_Spectrum.of(other.scores(z, i), half) for i, z in enumerate(other.z.T)]
+    later = [_Spectrum.of(one, half) for one in other.all_scores()]
 
     # each gate with itself and each other one; both directions, without lag 0 (`correlation`)
     each = budget.share(len(scores) ** 2 * half)

@@ -7,12 +7,16 @@ function has kinks and derivatives are asked for, the inputs are *made* to lie c
 than drawn until they do. Small elementwise inputs are drawn number by number; those of layers and
 networks are drawn as sizes and a seed, on a coarse grid, so that what is left after shrinking can
 be read.
+
+Strategies are made once and kept: Hypothesis looks into a new one before it draws from it, which
+takes longer than the drawing.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+from functools import cache, lru_cache
 from math import log
 from typing import Any
 
@@ -40,39 +44,47 @@ BETA, GAMMA, ZETA = single(2 / 3), single(-0.1), single(1.1)
 SHAPES = ((1,), (2,), (3,), (5,), (1, 3), (2, 3), (3, 2), (3, 1, 2))
 
 
+@cache
 def floats(lower: float, upper: float) -> st.SearchStrategy[float]:
     """Draw float32 numbers between two, which are float32 themselves."""
     return st.floats(lower, upper, width=32, allow_subnormal=False)
 
 
+_BETAS = st.one_of(st.just(BETA), floats(0.125, 2.0))
+_GAMMAS = st.one_of(st.just(GAMMA), floats(-1.0, -0.0625))
+_ZETAS = st.one_of(st.just(ZETA), floats(1.0625, 2.0))
+
+
+@cache
 @st.composite
 def laws(draw: Draw) -> dict[str, float]:
     """Draw beta, gamma and zeta: often the paper's, and each of them otherwise."""
     if draw(st.booleans()):
-        return {
-            "beta": draw(st.one_of(st.just(BETA), floats(0.125, 2.0))),
-            "gamma": draw(st.one_of(st.just(GAMMA), floats(-1.0, -0.0625))),
-            "zeta": draw(st.one_of(st.just(ZETA), floats(1.0625, 2.0))),
-        }
+        return {"beta": draw(_BETAS), "gamma": draw(_GAMMAS), "zeta": draw(_ZETAS)}
     return {"beta": BETA, "gamma": GAMMA, "zeta": ZETA}
+
+
+@lru_cache(256)
+def _lists(elements: st.SearchStrategy[Any], n: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(elements, min_size=n, max_size=n)
 
 
 def arrays(draw: Draw, elements: st.SearchStrategy[Any], shape: Any = None) -> NDArray[Any]:
     """Draw an array, number by number."""
     if shape is None:
         shape = draw(st.sampled_from(SHAPES))
-    n = int(np.prod(shape))
-    return np.array(draw(st.lists(elements, min_size=n, max_size=n)), np.float64).reshape(shape)
+    n = math.prod(shape)
+    return np.array(draw(_lists(elements, n)), np.float64).reshape(shape)
 
 
 def together(draw: Draw, elements: st.SearchStrategy[tuple[float, ...]]) -> list[NDArray[Any]]:
     """Draw arrays of one shape whose numbers belong together."""
     shape = draw(st.sampled_from(SHAPES))
-    n = int(np.prod(shape))
-    drawn = draw(st.lists(elements, min_size=n, max_size=n))
+    drawn = draw(_lists(elements, math.prod(shape)))
     return [np.array(one, np.float64).reshape(shape) for one in zip(*drawn, strict=True)]
 
 
+@cache
 def noise() -> st.SearchStrategy[float]:
     """Draw from (0, 1), both ends as near as float32 goes."""
     return st.one_of(
@@ -80,6 +92,7 @@ def noise() -> st.SearchStrategy[float]:
     )
 
 
+@cache
 def log_alphas(bound: float = 24.0) -> st.SearchStrategy[float]:
     """Draw log_alpha: moderate, or anything up to the bound."""
     return st.one_of(st.integers(-64, 64).map(lambda k: k / 16), floats(-bound, bound))
@@ -100,25 +113,40 @@ def kinks(law: dict[str, float]) -> tuple[float, float]:
     )
 
 
+@cache
+def _away() -> st.SearchStrategy[float]:
+    return st.one_of(st.integers(1, 8).map(lambda k: k / 4), floats(0.0625, 8.0))
+
+
 def log_alpha_clear_of_kinks(draw: Draw, lower: float, upper: float) -> float:
     """Draw a log_alpha that lies clear of both: below, between or above them."""
     where = draw(st.sampled_from(("between", "below", "above")))
     if where == "between":
         return single(lower + draw(floats(0.0625, 0.9375)) * (upper - lower))
-    away = draw(st.one_of(st.integers(1, 8).map(lambda k: k / 4), floats(0.0625, 8.0)))
+    away = draw(_away())
     return single(lower - away if where == "below" else upper + away)
 
 
+Law = tuple[tuple[str, float], ...]
+"""A law that a strategy can be kept by."""
+
+
+def _key(law: dict[str, float]) -> Law:
+    return tuple(law.items())
+
+
+@lru_cache(64)
 @st.composite
-def _draws_clear_of_kinks(draw: Draw, law: dict[str, float]) -> tuple[float, float]:
-    u = draw(noise())
+def _draws_clear_of_kinks(draw: Draw, key: Law) -> tuple[float, float]:
+    law, u = dict(key), draw(noise())
     lower, upper = (law["beta"] * k - _logit(u) for k in kinks(law))
     return log_alpha_clear_of_kinks(draw, lower, upper), u
 
 
+@lru_cache(64)
 @st.composite
-def _tests_clear_of_kinks(draw: Draw, law: dict[str, float]) -> float:
-    return log_alpha_clear_of_kinks(draw, *kinks(law))
+def _tests_clear_of_kinks(draw: Draw, key: Law) -> float:
+    return log_alpha_clear_of_kinks(draw, *kinks(dict(key)))
 
 
 @st.composite
@@ -134,46 +162,51 @@ def _moments(draw: Draw) -> Args:
 @st.composite
 def _test_time_grad(draw: Draw) -> Args:
     law = draw(laws())
-    return {"log_alpha": arrays(draw, _tests_clear_of_kinks(law)), **law}
+    return {"log_alpha": arrays(draw, _tests_clear_of_kinks(_key(law))), **law}
 
 
-def _pairs(
-    name: str, last: Callable[[dict[str, float]], st.SearchStrategy[float]], bound: float
-) -> st.SearchStrategy[Args]:
+def _pairs(name: str, last: st.SearchStrategy[float], bound: float) -> st.SearchStrategy[Args]:
     """Draw log_alpha and one other number of the same shape, by that name."""
+    pairs = st.tuples(log_alphas(bound), last)
 
     @st.composite
     def draw_pairs(draw: Draw) -> Args:
         law = draw(laws())
-        log_alpha, other = together(draw, st.tuples(log_alphas(bound), last(law)))
+        log_alpha, other = together(draw, pairs)
         return {name: other, "log_alpha": log_alpha, **law}
 
     return draw_pairs()
 
 
-def _inside(law: dict[str, float]) -> st.SearchStrategy[float]:
+@cache
+def _inside() -> st.SearchStrategy[float]:
     """Draw from (0, 1), between the atoms."""
     return st.one_of(
         st.integers(1, 15).map(lambda k: k / 16), floats(0.0, 1.0).map(lambda x: x or 0.5)
     ).map(lambda x: x if x < 1 else 0.5)
 
 
-def _around(law: dict[str, float]) -> st.SearchStrategy[float]:
-    return st.one_of(_inside(law), floats(-1.0, 2.0), st.sampled_from((0.0, 1.0)))
+@cache
+def _around() -> st.SearchStrategy[float]:
+    return st.one_of(_inside(), floats(-1.0, 2.0), st.sampled_from((0.0, 1.0)))
+
+
+@lru_cache(64)
+def _draws(key: Law) -> st.SearchStrategy[tuple[float, float]]:
+    return st.one_of(_draws_clear_of_kinks(key), st.tuples(log_alphas(), noise()))
 
 
 @st.composite
 def _sample(draw: Draw) -> Args:
     law = draw(laws())
-    either = st.one_of(_draws_clear_of_kinks(law), st.tuples(log_alphas(), noise()))
-    log_alpha, u = together(draw, either)
+    log_alpha, u = together(draw, _draws(_key(law)))
     return {"log_alpha": log_alpha, "u": u, **law}
 
 
 @st.composite
 def _sample_partials(draw: Draw) -> Args:
     law = draw(laws())
-    log_alpha, u = together(draw, _draws_clear_of_kinks(law))
+    log_alpha, u = together(draw, _draws_clear_of_kinks(_key(law)))
     return {"log_alpha": log_alpha, "u": u, **law}
 
 
@@ -183,6 +216,7 @@ def _sample_vjp(draw: Draw) -> Args:
     return {**args, "dz": arrays(draw, _cotangents(), args["log_alpha"].shape)}
 
 
+@cache
 def _cotangents() -> st.SearchStrategy[float]:
     """Draw from the multiples of 1/8 up to 3, but not 0, the simplest being 5/8 rather than 1."""
     return st.integers(0, 47).map(lambda k: ((k + 4) % 24 + 1) / 8 * (1 if k < 24 else -1))
@@ -191,10 +225,12 @@ def _cotangents() -> st.SearchStrategy[float]:
 # --- initialisation and penalties ---
 
 
+_RATES = st.one_of(st.sampled_from((0.25, 0.75, 0.5)), floats(0.015625, 0.984375))
+
+
 @st.composite
 def _init_log_alpha(draw: Draw) -> Args:
-    rate = draw(st.one_of(st.sampled_from((0.25, 0.75, 0.5)), floats(0.015625, 0.984375)))
-    return {"drop_rate": rate, "normal": arrays(draw, floats(-4.0, 4.0))}
+    return {"drop_rate": draw(_RATES), "normal": arrays(draw, floats(-4.0, 4.0))}
 
 
 def _filled(
@@ -257,10 +293,12 @@ def _group_size(draw: Draw) -> Args:
     return {"weight_shape": shape, "on": on, "gates_bias": gates_bias}
 
 
+_SIZED = st.tuples(log_alphas(), st.integers(1, 800))
+
+
 @st.composite
 def _expected_l0(draw: Draw) -> Args:
-    log_alpha, sizes = together(draw, st.tuples(log_alphas(), st.integers(1, 800)))
-    log_alpha, sizes = together(draw, st.tuples(log_alphas(), st.integers(1, 800)))
+    log_alpha, sizes = together(draw, _SIZED)
     return {"log_alpha": log_alpha, "group_size": sizes.astype(np.int64), **draw(laws())}
 
 
@@ -278,12 +316,17 @@ def _penalised(draw: Draw) -> Args:
     }
 
 
+@cache
+def _factors(simple: float, upper: float) -> st.SearchStrategy[float]:
+    return st.one_of(st.just(simple), floats(0.0, upper))
+
+
 @st.composite
 def _penalty(draw: Draw) -> Args:
     return {
         **draw(_penalised()),
-        "lam": draw(st.one_of(st.just(0.5), floats(0.0, 8.0))),
-        "l2": draw(st.one_of(st.just(0.25), floats(0.0, 8.0))),
+        "lam": draw(_factors(0.5, 8.0)),
+        "l2": draw(_factors(0.25, 8.0)),
         "n_train": draw(st.integers(2, 60_000)),
     }
 
@@ -568,8 +611,8 @@ def _compact(draw: Draw) -> Args:
 
 def _objective(draw: Draw) -> Args:
     return {
-        "lam": draw(st.one_of(st.just(0.5), floats(0.0, 4.0))),
-        "l2": draw(st.one_of(st.just(0.25), floats(0.0, 4.0))),
+        "lam": draw(_factors(0.5, 4.0)),
+        "l2": draw(_factors(0.25, 4.0)),
         "n_train": draw(st.integers(2, 50)),
     }
 
@@ -614,18 +657,24 @@ def _train(draw: Draw) -> Args:
     }
 
 
+_GRADIENTS = st.one_of(
+    st.just(0.0), _cotangents(), floats(2.0**-20, 64.0), floats(-64.0, -(2.0**-20))
+)
+_RATES_OF_LEARNING = st.one_of(st.just(0.125), floats(2.0**-10, 0.5))
+
+
 @st.composite
 def _adam(draw: Draw) -> Args:
     shape = draw(st.sampled_from(SHAPES))
     steps = draw(st.integers(1, 6))
-    gradients = st.one_of(
-        st.just(0.0), _cotangents(), floats(2.0**-20, 64.0), floats(-64.0, -(2.0**-20))
-    )
     return {
         "theta": arrays(draw, floats(-4.0, 4.0), shape),
-        "grads": arrays(draw, gradients, (steps, *shape)),
-        "lr": draw(st.one_of(st.just(0.125), floats(2.0**-10, 0.5))),
+        "grads": arrays(draw, _GRADIENTS, (steps, *shape)),
+        "lr": draw(_RATES_OF_LEARNING),
     }
+
+
+_DECAYS = st.one_of(st.just(0.5), floats(0.125, 0.9990234375))
 
 
 @st.composite
@@ -634,7 +683,7 @@ def _temporal_average(draw: Draw) -> Args:
     steps = draw(st.integers(1, 6))
     return {
         "values": arrays(draw, floats(-4.0, 4.0), (steps, *shape)),
-        "decay": draw(st.one_of(st.just(0.5), floats(0.125, 0.9990234375))),
+        "decay": draw(_DECAYS),
     }
 
 
@@ -642,11 +691,11 @@ STRATEGIES: dict[str, st.SearchStrategy[Args]] = {
     "prob_active": _log_alpha(),
     "log_prob_active": _log_alpha(),
     "prob_active_grad": _log_alpha(),
-    "cdf": _pairs("x", _around, 24.0),
-    "sf": _pairs("x", _around, 24.0),
-    "pdf": _pairs("x", _inside, 6.0),
-    "logpdf": _pairs("x", _inside, 6.0),
-    "ppf": _pairs("q", lambda law: noise(), 24.0),
+    "cdf": _pairs("x", _around(), 24.0),
+    "sf": _pairs("x", _around(), 24.0),
+    "pdf": _pairs("x", _inside(), 6.0),
+    "logpdf": _pairs("x", _inside(), 6.0),
+    "ppf": _pairs("q", noise(), 24.0),
     "mean": _moments(),
     "var": _moments(),
     "sample": _sample(),

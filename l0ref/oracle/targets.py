@@ -31,7 +31,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import IO, Any, NoReturn
 
 from . import protocol
@@ -316,6 +316,10 @@ def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
     what a module or an object only happens to have under the name of one: it has none of its
     arguments, as NumPy's ``mean``, or the ``train`` of a PyTorch module. What a mapping has was put
     there. A property that raises is a function that raises.
+
+    What a module has imported is its own if its ``__all__`` says so. Without that, it is if it is
+    of the same package, or if the module is in no package: that is written around the code of
+    others. What comes from l0ref is not what is to be checked.
     """
     found = {}
     get = target.get if isinstance(target, Mapping) else functools.partial(getattr, target)
@@ -325,7 +329,9 @@ def functions_of(target: Any) -> dict[str, Callable[..., Any]]:
         except Exception as error:
             function = functools.partial(_raise_again, error)
         documented_only = getattr(function, "__func__", function) is getattr(Target, name)
-        is_meant = isinstance(target, Mapping) or _may_be(function, name)
+        is_meant = isinstance(target, Mapping) or (
+            _may_be(function, name) and _is_own(target, function, name)
+        )
         if callable(function) and not documented_only and is_meant:
             found[name] = function
     return found
@@ -341,6 +347,22 @@ def _may_be(function: Any, name: str) -> bool:
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return True
     return not {*FUNCTIONS[name].parameters}.isdisjoint(one.name for one in parameters)
+
+
+def _is_own(target: Any, function: Any, name: str) -> bool:
+    """Whether a module means a function to be its own, and has not only imported it for itself."""
+    origin = getattr(function, "__module__", None)
+    if not isinstance(target, ModuleType) or origin in (None, target.__name__):
+        return True
+    exported = getattr(target, "__all__", None)
+    if exported is not None:
+        return name in exported
+    package, dot, _ = target.__name__.partition(".")
+    imported_from = str(origin).partition(".")[0]
+    if imported_from == __name__.partition(".")[0]:
+        return False
+    is_in_package = dot or hasattr(target, "__path__")
+    return imported_from == package if is_in_package else True
 
 
 def _raise_again(error: Exception, **args: Any) -> NoReturn:

@@ -21,7 +21,7 @@ from . import protocol
 from .targets import TargetImportError, functions_of, load_object, names_of
 from .watch import Call, Raised, observe
 
-__all__ = ["main"]
+__all__ = ["end_with_the_parent", "main"]
 
 
 class _Printed:
@@ -70,16 +70,16 @@ def _same_file(first: int, second: int) -> bool:
         return False
 
 
-def _end_with_the_checker() -> None:
+def end_with_the_parent() -> None:
     """End when the process that started this one has: while a target hangs nobody reads on."""
-    checker = os.getppid()
+    parent = os.getppid()
 
     def wait() -> None:
-        while os.getppid() == checker:
+        while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=wait, name="ends with the checker", daemon=True).start()
+    threading.Thread(target=wait, name="ends with its parent", daemon=True).start()
 
 
 def _flush() -> None:
@@ -94,7 +94,7 @@ def _flush() -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     name = sys.argv[1]
-    _end_with_the_checker()
+    end_with_the_parent()
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -134,7 +134,7 @@ def _hello(name: str, functions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(function: Any, args: Mapping[str, Any]) -> dict[str, Any]:
-    call, error = observe(function, args)
+    call, error = observe(function, args, restore=False)
     answer: dict[str, Any] = {
         key: list(getattr(call, key))
         for key in ("changed", "state", "warnings")

@@ -576,7 +576,8 @@ def _fault(
     step = one.tangent[index]
     lines.append(
         f"  at {list(index)}: vjp gives {one.got / step:.10g}, differences of f give "
-        f"{one.right / step:.10g} +- {one.error / step:.1g} (allowed {one.allowed / step:.1g})"
+        f"{one.right / step:.10g} +- {one.error / abs(step):.1g} "
+        f"(allowed {one.allowed / abs(step):.1g})"
     )
     if single:
         lines.append(

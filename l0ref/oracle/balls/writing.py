@@ -21,7 +21,7 @@ from .arithmetic import (
     proven,
 )
 
-__all__ = ["Area", "Group", "canonical_sha256", "pretty"]
+__all__ = ["Area", "Group", "pretty", "text_of"]
 
 SAFETY = 8
 """Times the rounding errors of the formula that the generator takes: another may make more."""
@@ -78,9 +78,9 @@ class Area:
             "n_tests": sum(len(group.tests) for group in self.groups),
             "groups": [group.written() for group in self.groups],
         }
-        content["sha256"] = canonical_sha256(content)
         order = ("format", "area", "title", "source", "n_tests", "sha256", "groups")
-        return {key: content[key] for key in order}
+        ordered = {key: content.get(key, "") for key in order}
+        return ordered | {"sha256": hashlib.sha256(text_of(ordered).encode("ascii")).hexdigest()}
 
 
 class Group:
@@ -271,14 +271,9 @@ def _number(value: float, dtype: str) -> str:
 # --- JSON ---
 
 
-def canonical_sha256(content: Mapping[str, Any]) -> str:
-    """Return the checksum of a file's content, all but the checksum itself.
-
-    Over the JSON text with sorted keys, without spaces, in ASCII.
-    """
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def text_of(content: Mapping[str, Any]) -> str:
+    """Return the whole text of a file; its checksum is that of the text without the checksum."""
+    return pretty(content) + "\n"
 
 
 def pretty(value: Any, indent: int = 0, width: int = 100) -> str:

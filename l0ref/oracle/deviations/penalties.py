@@ -304,6 +304,17 @@ class L2WithoutHalf(Plain):
 
 
 @_scale(
+    "lambda-not-divided-by-n-l2-without-half",
+    formula="penalty = lam L0 + l2/N L2",
+    sentence="your lambda is not divided by N, the number of training examples, and your L2 term "
+    "lacks its factor 1/2",
+)
+class LambdaNotDividedByNL2WithoutHalf(LambdaNotDividedByN):
+    def _l2_scale(self, l2: float, n_train: int) -> float:
+        return l2 / n_train
+
+
+@_scale(
     "l2-not-divided-by-n",
     formula="penalty = lam/N L0 + l2/2 L2",
     sentence="your L2 term is not divided by N",
