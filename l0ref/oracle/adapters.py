@@ -69,6 +69,9 @@ DERIVATIVES: dict[str, Derivative] = {
 }
 """What autograd adds to the functions that are there."""
 
+ALIKE = 32
+"""So many gates of one log_alpha are not the same by chance."""
+
 LOSS = ("network", "x", "labels", "u", "lam", "l2", "n_train")
 """Arguments of ``loss``, which is not in the interface: from it `loss_and_grads` follows."""
 
@@ -469,6 +472,7 @@ class _Module:
             raise ValueError(f"copies must be at least 1, got {copies}")
         self.make, self.parameter, self.copies = make, parameter, copies
         self._framework = _Torch()
+        self._is_multiplied = False
 
     def draw(
         self, gates: Function, log_alpha: Any, n: int, seed: int, **law: float
@@ -476,22 +480,32 @@ class _Module:
         flat = log_alpha.reshape(-1)
         if n == 0 or flat.numel() == 0:
             return flat.expand(n, -1).reshape(n, *log_alpha.shape)
-        at_once = min(n, self.copies)
         with self._own_random_state() as torch:
+            if self.copies > 1 and n > 1:
+                self._see_whether_gates_are_alike(gates, flat)
+            at_once = min(n, self.copies)
             torch.manual_seed(seed)
             module = self._made(flat.repeat(at_once), law, training=True)
-            first = self._one_a_gate(gates(module), at_once * flat.numel())
-            copies = first.reshape(at_once, -1)
-            if at_once > 1 and bool((copies == copies[0]).all()):
-                # One number for all gates: copies would make one draw of many, and hide which.
-                self.copies = 1
-                return self.draw(gates, log_alpha, n, seed, **law)
-            drawn = [first] + [
+            drawn = [
                 self._one_a_gate(gates(module), at_once * flat.numel())
-                for _ in range(at_once, n, at_once)
+                for _ in range(0, n, at_once)
             ]
             z = torch.cat(drawn).reshape(-1, flat.numel())[:n]
         return z.reshape(n, *log_alpha.shape)
+
+    def _see_whether_gates_are_alike(self, gates: Function, like: Any) -> None:
+        """Multiply gates no more if all that are alike are the same: they have one noise.
+
+        Copies would make one draw of many, and hide which. By chance so many gates, each open or
+        closed with a probability of a sixth, are the same once in 10^24 times.
+        """
+        if self._is_multiplied:
+            return
+        law = {"beta": 2 / 3, "gamma": -0.1, "zeta": 1.1}
+        z = gates(self._made(like.new_zeros(ALIKE), law, training=True)).reshape(-1)
+        self._is_multiplied = bool((z != z[0]).any())
+        if not self._is_multiplied:
+            self.copies = 1
 
     def evaluate(self, name: str, function: Function, **args: Any) -> Any:
         log_alpha = args.pop("log_alpha")
