@@ -1228,7 +1228,7 @@ TARGET_MUTANTS = (
         "a - p.beta * Math.log(-p.gamma / p.zeta)",
         "a - Math.log(-p.gamma / p.zeta)",
         "prob-without-beta",
-        ("prob_active", "prob_active_grad", "expected_l0"),
+        ("prob_active", "expected_l0"),
     ),
     TargetMutant(
         "javascript-noise-plus",
@@ -1273,7 +1273,7 @@ TARGET_MUTANTS = (
     TargetMutant(
         "javascript-l0-counts-gates",
         JAVASCRIPT,
-        "sizes[i] * sigmoid(logOddsActive(a, p))",
+        "p.group_size.data[i] * sigmoid(logOddsActive(a, p))",
         "sigmoid(logOddsActive(a, p))",
         "l0-without-group-size",
         ("prob_active", "expected_l0"),
