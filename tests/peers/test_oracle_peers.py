@@ -139,6 +139,30 @@ def test_a_module_with_one_number_for_all_gates_is_drawn_one_by_one() -> None:
 
 
 @needs_torch
+def test_gates_that_are_nearly_always_closed_are_not_taken_for_one_number() -> None:
+    """The same draws come, copy by copy or many at once, whatever was drawn before."""
+    import torch
+
+    made = []
+
+    class Layer(torch.nn.Module):
+        def __init__(self, n: int) -> None:
+            super().__init__()
+            self.log_alpha = torch.nn.Parameter(torch.zeros(n))
+            made.append(n)
+
+        def gates(self) -> torch.Tensor:
+            u = torch.rand_like(self.log_alpha)
+            s = torch.sigmoid((torch.logit(u) + self.log_alpha) / LAW["beta"])
+            return (s * (LAW["zeta"] - LAW["gamma"]) + LAW["gamma"]).clamp(0, 1)
+
+    target: Any = from_torch_module(lambda n, **law: Layer(n), "gates")
+    assert not target.draw(np.full(3, -9.0), 4, 1, **LAW).any()
+    target.draw(np.zeros(3), 200, 1, **LAW)
+    assert made[-1] == 600
+
+
+@needs_torch
 def test_a_module_with_few_copies_none_and_no_gates(opened: Any) -> None:
     target = opened("torch_module")
     for shape in ((), (3,), (0, 2)):

@@ -30,14 +30,6 @@ const functions = {
     return write(p.log_alpha.data.map(read).map(term).reduce((sum, one) => sum + one, 0));
   },
   dense_flops: (p) => (2 * p.n_in - 1 + Number(p.bias)) * p.n_out,
-  conv2d_flops: (p) => {
-    const [height, width] = [0, 1].map((i) => {
-      const span = p.dilation[i] * (p.kernel[i] - 1) + 1;
-      return Math.floor((p.size[i] + 2 * p.padding[i] - span) / p.stride[i]) + 1;
-    });
-    const reads = (p.c_in / p.groups) * p.kernel[0] * p.kernel[1];
-    return (2 * reads - 1 + Number(p.bias)) * p.c_out * height * width;
-  },
 };
 
 const hello = { name: "gates in JavaScript", functions: Object.keys(functions) };
