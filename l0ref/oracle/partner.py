@@ -28,13 +28,20 @@ if TYPE_CHECKING:
     from .check import Checker
     from .report import Outcome
 
-__all__ = ["main", "processes_for", "run_all"]
+__all__ = ["main", "processes_for", "run_all", "usual_processes"]
 
 Part = tuple[str, str]
 Tell = Callable[[str, str], None]
 
 FEWEST = 8
 """Groups of functions, from which on a partner is worth the two seconds that it takes to start."""
+
+
+def usual_processes() -> int:
+    """Return how many check where nobody says how many: 2, or 1 on a single core."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    n_cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return min(2, n_cores)
 
 
 def processes_for(target: Any, most: int) -> int:
