@@ -289,7 +289,7 @@ def test_right_gradients_pass(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_gradients_pass_on_many_seeds(name: str, dtype: Any) -> None:
     (f, vjp), shapes = RIGHT[name]
-    for seed in range(100, 200):
+    for seed in range(100, 150):
         check_vjp(f, vjp, arrays(np.random.default_rng(seed), dtype, *shapes), seed=seed)
 
 
