@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_draws_in_single_precision_noise_pass() -> None:
         return HONEST.sample(log_alpha.astype(np.float32), u, **law).astype(log_alpha.dtype)
 
     assert drawn(draw, "float32").message == ""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_draws_of_a_seed_may_be_rounded_otherwise(dtype: str) -> None:
+    n_calls = count()
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        z = gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+        inside = (z > 0) & (z < 1)
+        return np.where(inside & (next(n_calls) % 2 == 1), np.nextafter(z, np.ones_like(z)), z)
+
+    assert drawn(draw, dtype).message == ""
 
 
 def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
