@@ -268,6 +268,7 @@ class _Exact:
 
     def __init__(self, calls: Calls, seconds: float) -> None:
         self.n, self.pace = 0, _Pace(calls, seconds)
+        self.many = 0.0  # seconds that draws of many gates took
 
 
 class _Pace:
@@ -432,7 +433,12 @@ def _check_far(calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exa
 
 
 def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
-    """Some thousand gates that are alike: no two of them are the same in all draws."""
+    """Some thousand gates that are alike: no two of them are the same in all draws.
+
+    That is left out where a call might take too long, by the time of some hundred gates.
+    """
+    if exact.many * N_WIDE / N_MANY > calls.timeout / 2:
+        return
     gates = _Gates(np.full(N_WIDE, LOG_ALPHA_OF_MANY), LAW)
     _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact)
     gates.check_repeats(budget)
@@ -443,7 +449,9 @@ def _check_many(
 ) -> None:
     """Some hundred gates that are alike: no two share noise, and it is not of few values."""
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
+    start = time.monotonic()
     _draw_more(calls, dtype, gates, DRAWS_OF_MANY, seed, exact)
+    exact.many = time.monotonic() - start
     gates.check_shared(budget)
     gates.check_spread(budget)
     if dtype == "float64" or not quick:

@@ -350,7 +350,13 @@ def _may_be(function: Any, name: str) -> bool:
 
 
 def _is_own(target: Any, function: Any, name: str) -> bool:
-    """Whether a module means a function to be its own, and has not only imported it for itself."""
+    """Whether a module means a function to be its own, and has not only imported it for itself.
+
+    An object that can be called was made by the module, as far as can be told: its class says where
+    the class is from.
+    """
+    if not (inspect.isfunction(function) or inspect.isbuiltin(function)):
+        return True
     origin = getattr(function, "__module__", None)
     if not isinstance(target, ModuleType) or origin in (None, target.__name__):
         return True

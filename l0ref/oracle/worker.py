@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -99,6 +100,8 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    # What the first message that is logged would do by itself is no change that a function makes.
+    logging.basicConfig()
     faulthandler.enable()  # so that a crash names the line on standard error
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
