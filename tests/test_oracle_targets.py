@@ -406,6 +406,10 @@ STATE = [
 
 
 IMPORTED = [
+    # what is made by a call, whatever class it is of
+    ("pack/front.py",
+     "import functools\nimport numpy as np\ndef _p(log_alpha, **law): pass\n"
+     "sf = functools.partial(_p)\nvar = np.vectorize(_p)", {"sf", "var"}),
     # without __all__: of the same package, but nothing of another or of l0ref
     ("pack/__init__.py", "from .own import cdf, mean\nfrom other import sf", {"cdf", "mean"}),
     ("pack/front.py", "from pack.own import cdf\nfrom l0ref.ops.dense import dense\n"
