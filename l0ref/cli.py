@@ -401,7 +401,7 @@ def check(
     quick: bool = False,
     timeout: float = 10.0,
     startup_timeout: float = 120.0,
-    processes: int | None = None,
+    processes: int = 1,
     expect_fail: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: bool = False,
@@ -430,7 +430,7 @@ def check(
     startup_timeout
         Seconds that the target may take until it can be called, with all that it imports.
     processes
-        How many check at once, each with a process of the target's (2, or 1 on a single core).
+        How many check at once, each with a process of the target's.
     expect_fail
         File of expected failures, one a line: phase:function, or the id of a vector. What is
         listed and passes fails the check.
@@ -442,7 +442,6 @@ def check(
         Show the functions that can be checked, and stop.
     """
     from .oracle import check as oracle  # it is slow to import
-    from .oracle.partner import usual_processes
     from .oracle.report import PHASES, show
     from .oracle.targets import TargetError
 
@@ -462,7 +461,7 @@ def check(
                 quick=quick,
                 timeout=timeout,
                 startup_timeout=startup_timeout,
-                processes=usual_processes() if processes is None else processes,
+                processes=processes,
                 expected_failures=expected,
                 tell=lambda phase, name: line.update(f"{name}: {PHASES[phase]}"),
             )

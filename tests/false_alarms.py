@@ -41,7 +41,7 @@ app = App(name="python -m tests.false_alarms", help="Check what is right, over a
 def once(target: str, seed: int, quick: bool) -> dict[str, Any]:
     """Check a target, in both dtypes; return what a false alarm would be known by."""
     start = time.perf_counter()
-    found = check(TARGETS[target], seed=seed, quick=quick, timeout=120, processes=1)
+    found = check(TARGETS[target], seed=seed, quick=quick, timeout=120)
     return {
         "target": target,
         "seed": seed,

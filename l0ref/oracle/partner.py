@@ -1,8 +1,9 @@
 """Check a target in several processes at once, which takes half the time on two cores.
 
 What the check of one function learns, that of another one may need: such functions stay together,
-in the order of the phases (`Checker.groups`). Whoever is done with a group takes the next one. So
-what is found does not depend on how many there are.
+in the order of the phases (`Checker.groups`). Whoever is done with a group takes the next one. That
+is for targets of which two may run at once and disturb nobody, and which answer: whether one is
+given up, after many calls in vain in a row, depends on what was called before.
 
 Each partner is a process of its own, ``python -m l0ref.oracle.partner``, with a `Checker` and a
 process of the target's, and is told over a pipe what to check. One that is lost costs time and
@@ -28,20 +29,13 @@ if TYPE_CHECKING:
     from .check import Checker
     from .report import Outcome
 
-__all__ = ["main", "processes_for", "run_all", "usual_processes"]
+__all__ = ["main", "processes_for", "run_all"]
 
 Part = tuple[str, str]
 Tell = Callable[[str, str], None]
 
 FEWEST = 8
 """Groups of functions, from which on a partner is worth the two seconds that it takes to start."""
-
-
-def usual_processes() -> int:
-    """Return how many check where nobody says how many: 2, or 1 on a single core."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    n_cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return min(2, n_cores)
 
 
 def processes_for(target: Any, most: int) -> int:

@@ -226,8 +226,9 @@ def check_draw(
             gates.check_rows(budget)
             if look == first:
                 _check_triples_of_stream(gates, budget)
-                _check_many(calls, dtype, seed, budget, exact, quick=quick)
-                _check_wide(calls, dtype, seed, budget, exact)
+                took = _check_many(calls, dtype, seed, budget, exact, quick=quick)
+                if took * N_WIDE / N_MANY <= calls.timeout / 2:  # or a call might take too long
+                    _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
     except _Alarm as alarm:
         return Drawn(
@@ -268,7 +269,6 @@ class _Exact:
 
     def __init__(self, calls: Calls, seconds: float) -> None:
         self.n, self.pace = 0, _Pace(calls, seconds)
-        self.many = 0.0  # seconds that draws of many gates took
 
 
 class _Pace:
@@ -433,12 +433,7 @@ def _check_far(calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exa
 
 
 def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact) -> None:
-    """Some thousand gates that are alike: no two of them are the same in all draws.
-
-    That is left out where a call might take too long, by the time of some hundred gates.
-    """
-    if exact.many * N_WIDE / N_MANY > calls.timeout / 2:
-        return
+    """Some thousand gates that are alike: no two of them are the same in all draws."""
     gates = _Gates(np.full(N_WIDE, LOG_ALPHA_OF_MANY), LAW)
     _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact)
     gates.check_repeats(budget)
@@ -446,18 +441,22 @@ def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Ex
 
 def _check_many(
     calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact, *, quick: bool
-) -> None:
-    """Some hundred gates that are alike: no two share noise, and it is not of few values."""
+) -> float:
+    """Some hundred gates that are alike: no two share noise, and it is not of few values.
+
+    The seconds are returned that the draws took.
+    """
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
     start = time.monotonic()
     _draw_more(calls, dtype, gates, DRAWS_OF_MANY, seed, exact)
-    exact.many = time.monotonic() - start
+    took = time.monotonic() - start
     gates.check_shared(budget)
     gates.check_spread(budget)
     if dtype == "float64" or not quick:
         gates.check_triples(budget)
     if dtype == "float64":
         gates.check_ties(budget)
+    return took
 
 
 class _Gates:

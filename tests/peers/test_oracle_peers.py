@@ -140,7 +140,7 @@ def test_a_module_with_one_number_for_all_gates_is_drawn_one_by_one() -> None:
 
 @needs_torch
 def test_gates_that_are_nearly_always_closed_are_not_taken_for_one_number() -> None:
-    """The same draws come, copy by copy or many at once, whatever was drawn before."""
+    """A few copies of them are all 0; those of the next draw are side by side all the same."""
     import torch
 
     made = []
