@@ -401,7 +401,7 @@ def check(
     quick: bool = False,
     timeout: float = 10.0,
     startup_timeout: float = 120.0,
-    processes: int = 1,
+    processes: int = 2,
     expect_fail: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: bool = False,

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +58,6 @@ class target(Honest):
         return (n_in + bias) * n_out
 
     def group_size(self, weight_shape, on, *, gates_bias):
-        with open(HERE / "calls.txt", "a") as file:
-            print(os.getpid(), file=file)
         return [1]
 
     def expected_l0(self, log_alpha, group_size, **law):
@@ -74,9 +75,8 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def checked(target: str, **options: Any) -> Report:
-    return check(
-        target, functions=FUNCTIONS, dtypes=["float64"], quick=True, timeout=0.5, seed=3, **options
-    )
+    options = {"functions": FUNCTIONS, "timeout": 0.5, **options}
+    return check(target, dtypes=["float64"], quick=True, seed=3, **options)
 
 
 def without_time(report: Report) -> list[Any]:
@@ -94,10 +94,9 @@ def test_two_processes_find_what_one_finds(target: str, tmp_path: Path) -> None:
     listed = ["manners:dense_flops", "random:test_time", "vectors:conv2d_params"]
     options = {"expected_failures": listed, "name": "mine"}
     alone = checked(target, processes=1, **options)
-    (tmp_path / "calls.txt").unlink()
     both = checked(target, processes=2, tell=lambda *part: told.append(part), **options)
     assert without_time(both) == without_time(alone)
-    assert sorted(told) == sorted((o.phase, o.function) for o in both.outcomes)
+    assert set(told) == {(o.phase, o.function) for o in both.outcomes}
     status = {(o.phase, o.function): o.status for o in both.outcomes}
     assert status["manners", "dense_flops"] is Status.EXPECTED_FAILURE
     assert status["random", "test_time"] is Status.UNEXPECTED_PASS
@@ -109,15 +108,147 @@ def test_two_processes_find_what_one_finds(target: str, tmp_path: Path) -> None:
     assert "prob-unshifted" in [one.deviation for one in both.diagnoses]
 
 
-def test_the_work_is_shared_and_nothing_is_done_twice(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = []
+GOOD = """
+from tests.honest_target import Honest
+
+
+class target(Honest):
+    pass
+"""
+
+
+def own_parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return a list that gets what the first process checks, and not its partner."""
+    own: list[tuple[str, str]] = []
     run = Checker.run
     monkeypatch.setattr(Checker, "run", lambda self, *part: own.append(part) or run(self, *part))
-    found = checked(target, processes=2)
+    return own
+
+
+def good(target: str, extra: str = "", **options: Any) -> Report:
+    """Check all functions of what is right, with what is added to it: it takes a while."""
+    Path(target).write_text(GOOD + extra, encoding="utf-8")
+    return checked(target, **{"processes": 2, "functions": None, "timeout": 10, **options})
+
+
+def test_the_work_is_shared_and_what_passes_is_not_checked_twice(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_parts(monkeypatch)
+    told: list[tuple[str, str]] = []
+    found = good(target, tell=lambda *part: told.append(part))
+    assert found.ok
     assert 0 < len(own) < len(found.outcomes)
-    assert len(set((tmp_path / "calls.txt").read_text().split())) == 1
+    assert sorted(told) == sorted((o.phase, o.function) for o in found.outcomes)
+
+
+EXITS = """
+    def {name}(self, *args, **kwargs):
+        os._exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # so many calls in a row that the target is given up, by whoever checks these
+        ("sample", "sample_vjp", "prob_active", "cdf", "sf"),
+        # never so many, unless these are checked and no others
+        ("prob_active", "sample", "group_size", "dense_flops", "conv2d_params"),
+    ],
+)
+def test_functions_that_exit_leave_the_others_as_they_are(
+    names: tuple[str, ...], target: str
+) -> None:
+    exits = "import os\n" + GOOD + "".join(EXITS.format(name=name) for name in names)
+    Path(target).write_text(exits, encoding="utf-8")
+    alone = checked(target, processes=1)
+    assert {o.function for o in alone.outcomes if o.status is Status.FAILED} >= {*names}
+    assert without_time(checked(target, processes=2)) == without_time(alone)
+
+
+ONE_AT_A_TIME = """
+import fcntl
+import functools
+from pathlib import Path
+
+FILE = open(__file__)
+
+
+def holding(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            fcntl.flock(FILE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            (Path(__file__).parent / "held").touch()
+            raise
+        return function(*args, **kwargs)
+    return call
+
+
+for name, function in vars(Honest).items():
+    if name[0] != "_":
+        setattr(target, name, holding(function))
+"""
+
+
+def test_a_target_of_which_one_runs_at_a_time_is_not_wrong(target: str, tmp_path: Path) -> None:
+    # whoever is first keeps it, and the other finds all wrong
+    found = good(target, ONE_AT_A_TIME)
+    assert found.ok, without_time(found)
+    assert (tmp_path / "held").exists()
+
+
+def test_a_partner_whose_target_waits_for_the_first_is_not_waited_for(target: str) -> None:
+    start = time.monotonic()
+    found = good(
+        target,
+        """
+import fcntl
+
+file = open(__file__)
+fcntl.flock(file, fcntl.LOCK_EX)
+""",
+    )
+    assert found.ok, without_time(found)
+    assert time.monotonic() - start < 60  # it has 120 s to start
+
+
+def test_what_an_interpreter_prints_at_its_start_is_no_answer(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello')\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    own = own_parts(monkeypatch)
+    Path(target).write_text(GOOD, encoding="utf-8")
+    # the target itself may not print: its answers are what it writes
+    worker = f"env PYTHONPATH={Path.cwd()} {sys.executable} -m l0ref.oracle.worker {target}"
+    found = checked(f"command: {worker}", processes=2, functions=None, timeout=10)
+    assert found.ok, without_time(found)
+    assert len(own) < len(found.outcomes)
+
+
+@pytest.mark.parametrize("where", ["Popen", "start"])
+def test_a_partner_that_cannot_be_started_is_done_without(
+    where: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = subprocess.Popen, []
+
+    def refuse(command: list[str], *args: Any, **kwargs: Any) -> Any:
+        if "l0ref.oracle.partner" in command and where == "Popen":
+            raise OSError("no more processes")
+        started.append(start(command, *args, **kwargs))
+        return started[-1]
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    if where == "start":
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert good(target).ok
+    assert all(one.poll() is not None for one in started)
 
 
 def test_a_partner_that_is_lost_costs_nothing_that_is_found(
@@ -126,16 +257,16 @@ def test_a_partner_that_is_lost_costs_nothing_that_is_found(
     asked = []
     ask = partner._Helper._ask
 
-    def kill_at_the_second_group(self: Any, question: Any) -> Any:
+    def kill_in_the_second_group(self: Any, question: Any) -> Any:
         asked.append(question)
-        if len(self.groups) == 2:
+        if len(asked) == 6:
             os.kill(self._popen.pid, signal.SIGKILL)
         return ask(self, question)
 
-    alone = checked(target, processes=1)
-    monkeypatch.setattr(partner._Helper, "_ask", kill_at_the_second_group)
-    both = checked(target, processes=2)
-    assert len(asked) > 2
+    alone = good(target, processes=1)
+    monkeypatch.setattr(partner._Helper, "_ask", kill_in_the_second_group)
+    both = good(target)
+    assert len(asked) >= 6
     assert without_time(both) == without_time(alone)
 
 
@@ -146,18 +277,18 @@ def test_a_partner_is_gone_when_the_check_is_over(
     enter = partner._Helper.__enter__
 
     def note(self: Any) -> Any:
-        started.append(self._popen)
+        started.append(self)
         return enter(self)
 
     monkeypatch.setattr(partner._Helper, "__enter__", note)
 
     def interrupt(phase: str, function: str) -> None:
-        if phase == "manners" and threading.current_thread() is threading.main_thread():
+        if started[0].outcomes and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        checked(target, processes=2, tell=interrupt)
-    assert [one.poll() is not None for one in started] == [True]
+        good(target, tell=interrupt)
+    assert [one._popen.returncode for one in started] == [0]  # by its own will, as its target's end is
 
 
 @pytest.mark.parametrize(

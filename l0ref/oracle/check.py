@@ -53,7 +53,7 @@ def check(
     name: str | None = None,
     startup_timeout: float = 120.0,
     tell: Callable[[str, str], None] | None = None,
-    processes: int = 1,
+    processes: int = 2,
 ) -> Report:
     """Check an implementation: vectors, random inputs, draws, manners, and a diagnosis.
 
@@ -81,7 +81,8 @@ def check(
     tell : callable, optional
         Called with a phase and a function before they are checked.
     processes : int, optional
-        How many may check a named target at once, each with a process of the target's.
+        How many may check a named target at once, each with a process of the target's. What fails
+        is checked again by one alone, so that a failure is none of two that disturb each other.
 
     Returns
     -------
@@ -156,15 +157,21 @@ class Findings(NamedTuple):
     observations: dict[str, list[Observation]]
     listed: set[str]
     checked: set[str]
-    not_drawn: list[str]
-    given_up: str
+    not_drawn: dict[str, list[str]]
 
 
 class Checker:
     """An open target and how it is to be checked; its parts are run one by one.
 
     Parameters are those of `check`. It is a context manager: the target is closed at its end.
+
+    Attributes
+    ----------
+    is_first_pass : bool
+        Whether what fails will be checked again, so that its input need not be made small.
     """
+
+    is_first_pass = False
 
     def __init__(
         self,
@@ -200,8 +207,7 @@ class Checker:
         self._check_expected_failures()
         self._listed: set[str] = set()
         self._checked: set[str] = set()
-        self._not_drawn: list[str] = []
-        self._given_up = ""
+        self._not_drawn: dict[str, list[str]] = {}
         # By function that takes u: the signs of the noise by which alone its results were right.
         self._signs: dict[str, set[str]] = {}
         opened = open_target(target, startup_timeout=startup_timeout)
@@ -259,16 +265,25 @@ class Checker:
     def findings(self, *, with_observations: bool) -> Findings:
         """Return what is known of the target besides the outcomes."""
         seen = dict(self.calls.observations) if with_observations else {}
-        given_up = self.calls.target.given_up or self._given_up
-        return Findings(seen, self._listed, self._checked, self._not_drawn, given_up)
+        return Findings(seen, self._listed, self._checked, self._not_drawn)
 
     def take_in(self, findings: Findings) -> None:
         """Add what another checker has found of other functions of the same target."""
         self.calls.observations.update(findings.observations)
         self._listed |= findings.listed
         self._checked |= findings.checked
-        self._not_drawn += findings.not_drawn
-        self._given_up = self._given_up or findings.given_up
+        self._not_drawn |= findings.not_drawn
+
+    def begin_again(self, functions: Iterable[str]) -> None:
+        """Forget what was found of functions, and end the target's process: the next call starts it.
+
+        Functions that know of each other (`groups`) are to be forgotten together.
+        """
+        for function in set(functions):
+            self.calls.forget(function)
+            self._signs.pop(function, None)
+            self._not_drawn.pop(function, None)
+        self.calls.target.start_again()
 
     def applies(self, phase: str, function: str) -> bool:
         """Whether there is anything to check a function for in a phase."""
@@ -331,7 +346,7 @@ class Checker:
         Why the target was given up, names that may be misspelt, draws that were not made, and
         expected failures that were not checked.
         """
-        given_up = self.calls.target.given_up or self._given_up
+        given_up = self.calls.target.given_up
         remarks = [f"{given_up[0].upper()}{given_up[1:]}"] if given_up else []
         remarks += [
             f"It has {wrong}, which is not checked: {right} is the name of the function."
@@ -341,7 +356,7 @@ class Checker:
             for wrong, right in self.calls.target.misspelt.items()
             if right in self.functions
         ]
-        remarks += self._not_drawn
+        remarks += [one for name in DRAWN for one in self._not_drawn.get(name, [])]
         unchecked = sorted(self._listed - self._checked)
         if unchecked:
             remarks.append(
@@ -495,7 +510,7 @@ class Checker:
     # --- the other phases ---
 
     def _random(self, function: str) -> Outcome:
-        from .differential import check_function
+        from .differential import SHRINKING, check_function
 
         n_examples = (QUICK_EXAMPLES if self.quick else EXAMPLES) // SLOW.get(function, 1)
         outcome, n_missing = Outcome("random", function, Status.PASSED, 0, 0), 0
@@ -506,6 +521,7 @@ class Checker:
                 dtype,
                 max_examples=max(n_examples, 3),
                 seed=_seed(self.seed, function, dtype),
+                shrinking=0.0 if self.is_first_pass else SHRINKING,
             )
             n_missing += found.n_missing
             outcome = outcome._replace(n_checks=outcome.n_checks + found.n_checks)
@@ -548,7 +564,8 @@ class Checker:
         for dtype in self.dtypes:
             drawn = test(self.calls, dtype, seed=self.seed, quick=self.quick)
             if drawn.remark:
-                self._not_drawn.append(f"{function} in {dtype}: {drawn.remark}")
+                remarks = self._not_drawn.setdefault(function, [])
+                remarks.append(f"{function} in {dtype}: {drawn.remark}")
             if drawn.failure is not None:
                 self.calls.remember(drawn.failure)
             for seen in drawn.more:

@@ -129,9 +129,17 @@ def smallest(
 
 
 def check_function(
-    calls: Calls, function: str, dtype: str, *, max_examples: int, seed: int
+    calls: Calls,
+    function: str,
+    dtype: str,
+    *,
+    max_examples: int,
+    seed: int,
+    shrinking: float = SHRINKING,
 ) -> Found:
     """Compare a function of the target with the reference on random inputs.
+
+    The last arguments are those of `smallest`.
 
     Raises
     ------
@@ -205,7 +213,9 @@ def check_function(
         )
         return True
 
-    n, found = smallest(STRATEGIES[function], fails, max_examples=max_examples, seed=seed)
+    n, found = smallest(
+        STRATEGIES[function], fails, max_examples=max_examples, seed=seed, shrinking=shrinking
+    )
     if found is not None:
         return Found(n - n_missing, failing["seen"], failing["message"], n_missing)
     if "" not in alive:
