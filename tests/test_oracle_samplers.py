@@ -148,6 +148,38 @@ def test_of_a_sampler_that_is_slow_as_many_draws_are_made_as_there_is_time_for()
     assert "rather than 131,072" in found.remark
 
 
+def test_a_sampler_that_takes_as_long_as_it_has_gates_is_in_time() -> None:
+    """300 gates of as many draws as one call makes of 3 would take longer than a call may."""
+    longest = 0.0
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        nonlocal longest
+        taken = 4e-6 * n * log_alpha.size
+        longest = max(longest, taken)
+        time.sleep(taken)
+        return gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+
+    calls = Calls(targets.open_target(only(draw=draw)), timeout=0.4)
+    found = samplers.check_draw(calls, "float64", seed=0, quick=True, seconds=3.0)
+    assert (found.message, found.failure) == ("", None)
+    assert 300 * samplers.DRAWS_OF_MANY * 4e-6 > 0.4 > longest
+
+
+def test_one_that_takes_as_long_for_many_gates_as_for_few_gets_all_the_draws() -> None:
+    drawn: dict[int, int] = {}
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        drawn[log_alpha.size] = drawn.get(log_alpha.size, 0) + n
+        time.sleep(1e-6 * n)
+        return gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
+
+    calls = Calls(targets.open_target(only(draw=draw)), timeout=0.4)
+    found = samplers.check_draw(calls, "float64", seed=0, quick=True)
+    assert (found.message, found.failure) == ("", None)
+    assert drawn[samplers.N_MANY] == samplers.DRAWS_OF_MANY
+    assert drawn[samplers.N_WIDE] == samplers.DRAWS_OF_WIDE
+
+
 # --- planted: the law ---
 
 

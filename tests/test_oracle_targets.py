@@ -414,6 +414,9 @@ IMPORTED = [
     ("pack/__init__.py", "from .own import cdf, mean\nfrom other import sf", {"cdf", "mean"}),
     ("pack/front.py", "from pack.own import cdf\nfrom l0ref.ops.dense import dense\n"
      "def var(log_alpha, **law): pass", {"cdf", "var"}),
+    # a compiled module that names itself, and not its package
+    ("pack/__init__.py", "from .own import cdf, mean\ncdf.__module__ = '_own'\n"
+     "from other import sf", {"cdf", "mean"}),
     # with it: what it lists, and what is defined here
     ("pack/listed.py", "from .own import cdf, mean\nfrom other import sf\n"
      "__all__ = ['cdf', 'sf']\ndef var(log_alpha, **law): pass", {"cdf", "sf", "var"}),

@@ -502,7 +502,8 @@ class _Module:
         if self._is_multiplied:
             return
         law = {"beta": 2 / 3, "gamma": -0.1, "zeta": 1.1}
-        z = gates(self._made(like.new_zeros(ALIKE), law, training=True)).reshape(-1)
+        module = self._made(like.new_zeros(ALIKE), law, training=True)
+        z = self._one_a_gate(gates(module), ALIKE)
         self._is_multiplied = bool((z != z[0]).any())
         if not self._is_multiplied:
             self.copies = 1

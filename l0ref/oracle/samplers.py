@@ -92,6 +92,7 @@ N_DTYPES = 2
 LAW = {"beta": BETA, "gamma": GAMMA, "zeta": ZETA}
 LOG_ALPHA = (-0.59375, 0.09375, 0.625)
 """No two gates are alike, and no atom is small: see what is caught."""
+N_GATES = len(LOG_ALPHA)
 
 OTHER_LAW = {"beta": 0.5, "gamma": -0.3125, "zeta": 1.4375}
 OTHER_LOG_ALPHA = ((-3.0, -0.25, 1.5), (0.75, -1.25, 2.5))
@@ -108,6 +109,8 @@ N_MORE = 2**17
 
 N_MANY, DRAWS_OF_MANY, LOG_ALPHA_OF_MANY = 300, 1024, 0.125
 """Gates that are all alike, and no power of 2 of them: noise that is reused shows as it is."""
+FEWEST_OF_MANY = 2**6
+"""So many draws of them are made, however long they take."""
 NEAR = 2.0**-18
 """Scores (see `_Gates.scores`) that are so close are the same: float32 rounds them by less."""
 SAME_DRAWS = 8
@@ -226,8 +229,9 @@ def check_draw(
             gates.check_rows(budget)
             if look == first:
                 _check_triples_of_stream(gates, budget)
-                took = _check_many(calls, dtype, seed, budget, exact, quick=quick)
-                if took * N_WIDE / N_MANY <= calls.timeout / 2:  # or a call might take too long
+                _check_many(calls, dtype, seed, budget, exact, quick=quick)
+                # one draw may take as long as the square of the number of gates says
+                if pace.each(N_MANY) * (N_WIDE / N_MANY) ** 2 <= calls.timeout / 2:
                     _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
     except _Alarm as alarm:
@@ -274,6 +278,9 @@ class _Exact:
 class _Pace:
     """How long a target takes to draw, and how much can be asked of it.
 
+    What a draw of so many gates takes is measured, and until then bounded by what one of fewer
+    gates took, for some samplers take as long for many as for few, and others go from gate to gate.
+
     Parameters
     ----------
     calls : Calls
@@ -283,19 +290,28 @@ class _Pace:
 
     def __init__(self, calls: Calls, seconds: float) -> None:
         self.at_once, self.seconds = MARGIN * calls.timeout, seconds
-        self.each, self.most = math.inf, 0
+        self._of_each: dict[int, tuple[int, float]] = {}
         self.start = time.monotonic()
 
-    def note(self, n: int, seconds: float) -> None:
+    def note(self, n: int, n_gates: int, seconds: float) -> None:
         """Take in how long n draws took: the most that were made at once tell best."""
-        if n >= self.most:
-            each = max(seconds / n, 1e-9)
-            self.each = min(each, self.each) if n == self.most else each
-            self.most = n
+        each = max(seconds / n, 1e-9)
+        most, before = self._of_each.get(n_gates, (0, math.inf))
+        if n >= most:
+            self._of_each[n_gates] = n, min(each, before) if n == most else each
 
-    def pieces(self, n: int) -> int:
+    def each(self, n_gates: int = N_GATES) -> float:
+        """Return the seconds that a draw takes, at most."""
+        if n_gates in self._of_each:
+            return self._of_each[n_gates][1]
+        return min(
+            (each * max(1.0, n_gates / n) for n, (_, each) in self._of_each.items()),
+            default=math.inf,
+        )
+
+    def pieces(self, n: int, n_gates: int = N_GATES) -> int:
         """Return how many of n draws to make in one call."""
-        return min(CHUNK, n, max(1, int(self.at_once / self.each)))
+        return min(CHUNK, n, max(1, int(self.at_once / self.each(n_gates))))
 
     def try_out(self, draw: Callable[[int], Any], planned: int) -> None:
         """Make some draws, and more if the time for what is planned seems too short.
@@ -304,22 +320,25 @@ class _Pace:
         compiled when a size is met.
         """
         for trial in TRIALS:
+            most, _ = self._of_each.get(N_GATES, (0, 0.0))
             enough = self.has_time(planned) and self.pieces(planned) == min(planned, CHUNK)
-            if self.most >= TRIALS[0] and (enough or self.pieces(trial) < trial):
+            if most >= TRIALS[0] and (enough or self.pieces(trial) < trial):
                 return
-            if trial > self.most:
+            if trial > most:
                 draw(trial)
                 draw(trial)
 
-    def affordable(self, n: int, times: int = 1) -> int:
+    def affordable(
+        self, n: int, times: int = 1, *, n_gates: int = N_GATES, fewest: int = FEWEST
+    ) -> int:
         """Return how many of n draws can be made so many times: all, or a half, or a quarter."""
-        while n > FEWEST and not self.has_time(times * n):
+        while n > fewest and not self.has_time(times * n, n_gates):
             n //= 2
         return n
 
-    def has_time(self, n: int) -> bool:
+    def has_time(self, n: int, n_gates: int = N_GATES) -> bool:
         """Whether n more draws can be made in time."""
-        return time.monotonic() - self.start + n * self.each <= self.seconds
+        return time.monotonic() - self.start + n * self.each(n_gates) <= self.seconds
 
     def remark(self, n: int, planned: int) -> str:
         """Say that fewer draws were made than planned."""
@@ -327,7 +346,7 @@ class _Pace:
             return ""
         return (
             f"{n:,} draws of each gate were made rather than {planned:,}: one takes "
-            f"{1e3 * self.each:.2g} ms, and all should take no more than {self.seconds:g} s."
+            f"{1e3 * self.each():.2g} ms, and all should take no more than {self.seconds:g} s."
         )
 
 
@@ -338,7 +357,7 @@ def _draw(
     args = {"log_alpha": gates.log_alpha.astype(dtype), "n": n, "seed": seed, **gates.law}
     start = time.monotonic()
     answer: Answer = calls.call("draw", args)
-    exact.pace.note(n, time.monotonic() - start)
+    exact.pace.note(n, gates.log_alpha.size, time.monotonic() - start)
     exact.n += 1
     observation = Observation(
         "draw", args, answer.result, None, None, answer.error is None, "draws", n
@@ -362,7 +381,7 @@ def _draw(
 def _draw_more(calls: Calls, dtype: str, gates: _Gates, n: int, seed: int, exact: _Exact) -> int:
     """Draw n times more, in as many calls as that takes; return the next seed."""
     while n > 0:
-        size = exact.pace.pieces(n)
+        size = exact.pace.pieces(n, gates.log_alpha.size)
         gates.add(*_draw(calls, dtype, gates, size, seed, exact))
         n, seed = n - size, seed + 1
     return seed
@@ -441,22 +460,21 @@ def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Ex
 
 def _check_many(
     calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact, *, quick: bool
-) -> float:
-    """Some hundred gates that are alike: no two share noise, and it is not of few values.
-
-    The seconds are returned that the draws took.
-    """
+) -> None:
+    """Some hundred gates that are alike: no two share noise, and it is not of few values."""
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
-    start = time.monotonic()
-    _draw_more(calls, dtype, gates, DRAWS_OF_MANY, seed, exact)
-    took = time.monotonic() - start
+    for _ in range(2):  # to see how long that takes, once all is compiled
+        n = exact.pace.pieces(FEWEST_OF_MANY, N_MANY)
+        seed = _draw_more(calls, dtype, gates, n, seed, exact)
+    left = DRAWS_OF_MANY - gates.n
+    n = exact.pace.affordable(left, n_gates=N_MANY, fewest=FEWEST_OF_MANY)
+    _draw_more(calls, dtype, gates, n, seed, exact)
     gates.check_shared(budget)
     gates.check_spread(budget)
     if dtype == "float64" or not quick:
         gates.check_triples(budget)
     if dtype == "float64":
         gates.check_ties(budget)
-    return took
 
 
 class _Gates:
@@ -1015,7 +1033,7 @@ def _pull(
     cast = {**args, "log_alpha": args["log_alpha"].astype(dtype), "dz": args["dz"].astype(dtype)}
     start = time.monotonic()
     answer = calls.call("draw_vjp", cast)
-    exact.pace.note(args["n"], time.monotonic() - start)
+    exact.pace.note(args["n"], args["log_alpha"].size, time.monotonic() - start)
     exact.n += 1
     observation = Observation(
         "draw_vjp", cast, answer.result, None, None, answer.error is None, "draws", args["n"]

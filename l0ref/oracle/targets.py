@@ -363,6 +363,8 @@ def _is_own(target: Any, function: Any, name: str) -> bool:
     origin = getattr(function, "__module__", None)
     if not isinstance(target, ModuleType) or origin in (None, target.__name__):
         return True
+    if origin not in sys.modules:  # as compiled modules say that do not know their package
+        return True
     exported = getattr(target, "__all__", None)
     if exported is not None:
         return name in exported
