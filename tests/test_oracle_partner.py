@@ -288,7 +288,8 @@ def test_a_partner_is_gone_when_the_check_is_over(
 
     with pytest.raises(KeyboardInterrupt):
         good(target, tell=interrupt)
-    assert [one._popen.returncode for one in started] == [0]  # by its own will, as its target's end is
+    # by its own will, so that it has ended its target
+    assert [one._popen.returncode for one in started] == [0]
 
 
 @pytest.mark.parametrize(

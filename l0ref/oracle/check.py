@@ -275,9 +275,9 @@ class Checker:
         self._not_drawn |= findings.not_drawn
 
     def begin_again(self, functions: Iterable[str]) -> None:
-        """Forget what was found of functions, and end the target's process: the next call starts it.
+        """Forget what was found of functions, and end the target's process.
 
-        Functions that know of each other (`groups`) are to be forgotten together.
+        The next call starts another. Functions that know of each other (`groups`) are to be forgotten together.
         """
         for function in set(functions):
             self.calls.forget(function)

@@ -273,18 +273,19 @@ def main() -> None:
         pickle.dump(what, answers, pickle.HIGHEST_PROTOCOL)
         answers.flush()
 
-    checker: Checker | None = None
+    opened: list[Checker] = []
 
     def stop(signum: int, frame: Any) -> NoReturn:
-        if checker is None:
+        if not opened:
             raise SystemExit(0)  # whoever starts the target ends it
-        checker.close()
+        opened[0].close()
         os._exit(0)  # not an exception, which Hypothesis might catch
 
     signal.signal(signal.SIGTERM, stop)
     # The terminal interrupts the process that started this one, too, and that one ends this one.
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     with Checker(**pickle.load(questions)) as checker:  # of our own process
+        opened.append(checker)
         checker.is_first_pass = True
         answer(None)
         while True:
