@@ -283,7 +283,7 @@ def test_a_partner_is_gone_when_the_check_is_over(
     monkeypatch.setattr(partner._Helper, "__enter__", note)
 
     def interrupt(phase: str, function: str) -> None:
-        if started[0].outcomes and threading.current_thread() is threading.main_thread():
+        if started[0]._is_ready and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -277,7 +277,8 @@ class Checker:
     def begin_again(self, functions: Iterable[str]) -> None:
         """Forget what was found of functions, and end the target's process.
 
-        The next call starts another. Functions that know of each other (`groups`) are to be forgotten together.
+        The next call starts another. Functions that know of each other (`groups`) are to be
+        forgotten together.
         """
         for function in set(functions):
             self.calls.forget(function)
