@@ -15,6 +15,7 @@ import pytest
 from l0ref import conditional, programs
 from l0ref.datasets import Dataset, from_arrays
 from l0ref.optimizers import SGD, Adam, TemporalAverage
+from l0ref.programs.conv import ConvProgram
 from l0ref.steps import DivergedError, train_step
 from l0ref.training import Settings, Trainer
 
@@ -39,6 +40,23 @@ def rows() -> Dataset:
     y = (3 * x[:, 0]).astype(int)
     y[:3] = [0, 1, 2]
     return from_arrays(x, y)
+
+
+def images(channels: int = 2) -> Dataset:
+    """45 to train on, of 16 x 20, of which the last maps are 1 x 2."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(size=(56, channels, 16, 20))
+    y = (3 * x[:, 0, 0, 0]).astype(int)
+    y[:3] = [0, 1, 2]
+    return from_arrays(x, y)
+
+
+def lenet(*, channels: int = 2, **changes: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "model": "lenet-5", "epochs": 5, "batch_size": BATCH, "seed": 5, "lr": 0.003,
+        "average": 0.8, "dtype": "float64",
+    }  # fmt: skip
+    return Trainer(Settings(**settings | changes), images(channels))
 
 
 def trainer(**changes: Any) -> Trainer:
@@ -129,6 +147,116 @@ def test_the_same_bits(
     slow = by_calls(trainer(**changes), 10, monkeypatch)
     assert len(taken) == 10
     assert_same(fast, slow)
+
+
+CONV_KINDS: dict[str, dict[str, Any]] = {
+    "units": {},
+    "one channel": {"channels": 1},
+    "lam separate": {"lam": (0.1, 0.2, 0.3, 0.4), "gate_lr": 0.05},
+    "beta": {"beta": 0.7, "gamma": -0.2, "zeta": 1.3},
+}
+
+
+@pytest.mark.parametrize("options", CONV_KINDS.values(), ids=CONV_KINDS)
+@both_dtypes
+@pytest.mark.parametrize("how", ["as it is", "packed", "dense"])
+def test_the_same_bits_of_a_convnet(
+    options: dict[str, Any],
+    dtype: str,
+    how: str,
+    taken: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if how == "packed":
+        monkeypatch.setattr(conditional, "WORTH", 0)
+    changes = options | {"dtype": dtype, "dense": how == "dense"}
+    fast = by_list(lenet(**changes), 10)
+    assert taken == [False] + [True] * 9
+    slow = by_calls(lenet(**changes), 10, monkeypatch)
+    assert_same(fast, slow)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_convnet_whose_gates_are_all_open(
+    packed: bool, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "WORTH", 0)
+    pair = [lenet(), lenet()]
+    for one in pair:
+        by_calls(one, 1, monkeypatch)
+        for layer, _ in zip(one.network.gated, range(3 if packed else 4), strict=False):
+            layer[1].params["log_alpha"][...] = 40.0
+    fast, slow = by_list(pair[0], 3), by_calls(pair[1], 3, monkeypatch)
+    assert taken == [True] * 3
+    assert_same(fast, slow)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_layer_of_a_convnet_without_an_open_gate_is_the_originals(
+    place: int, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "WORTH", 0)
+    pair = [lenet(), lenet()]
+    for one in pair:
+        by_calls(one, 1, monkeypatch)
+        one.network.gated[place][1].params["log_alpha"][...] = -40.0
+    fast, slow = by_list(pair[0], 3), by_calls(pair[1], 3, monkeypatch)
+    assert taken == [False] * 3
+    assert_same(fast, slow)
+
+
+def test_some_units_and_maps_open(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the second convolution's maps some are closed, and behind some nothing is open."""
+    monkeypatch.setattr(conditional, "WORTH", 0)
+    pair = [lenet(), lenet()]
+    for one in pair:
+        by_calls(one, 1, monkeypatch)
+        for (_, layer, _), step in zip(one.network.gated, (3, 2, 1, 5), strict=True):
+            layer.params["log_alpha"][...] = -40.0
+            layer.params["log_alpha"][1::step] = 40.0
+        units = one.network.gated[2][1].params["log_alpha"]
+        units[: len(units) // 2] = -40.0
+        units[-2:] = units[54] = -40.0
+    kept = []
+    find = ConvProgram.kept
+    monkeypatch.setattr(ConvProgram, "kept", lambda *a: kept.append(find(*a)) or kept[-1])
+    fast, slow = by_list(pair[0], 3), by_calls(pair[1], 3, monkeypatch)
+    assert taken == [True] * 3
+    assert [len(rows) for rows in kept[0].rows] == [7, 12]
+    assert_same(fast, slow)
+
+
+@pytest.mark.parametrize("name", ["0.weight", "3.bias", "3.log_alpha", "7.weight", "9.bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_convnet_that_diverges_moves_nothing(name: str, value: float) -> None:
+    one = by_list(lenet(), 3)
+    one.network.params[name].flat[1] = value
+    if name == "3.log_alpha" and value == np.inf:
+        one.advance()  # a gate that is always open
+        return
+    assert_refuses(one, "at step 3: nothing was changed")
+
+
+def test_a_kernels_gradient_that_overflows_moves_nothing(taken: list[bool]) -> None:
+    """The weights are 0 and hide the size of x from everything else."""
+    one = by_list(lenet(dtype="float32"), 3)
+    params = one.network.params
+    params["0.weight"][:] = 0
+    params["0.bias"][:] = 1
+    params["3.weight"] *= 1e3
+    one.data.x_train[...] = 3e38
+    assert_refuses(one, r"the gradient of 0\.weight is not finite at step 3: nothing was changed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gates": "weight"}, {"gates": "none"}, {"activation": "tanh"},
+     {"dropout": 0.5}, {"per_example": True}, {"l2": 0.5}],
+    ids=str,
+)  # fmt: skip
+def test_other_convnets_are_the_originals(changes: dict[str, Any], taken: list[bool]) -> None:
+    by_list(lenet(**changes), 3)
+    assert taken == [False] * 3
 
 
 @pytest.mark.parametrize("closed", [-40.0, -math.inf])

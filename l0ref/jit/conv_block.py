@@ -59,7 +59,7 @@ class Fused(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _layout(height: int, width: int, geometry: Geometry, pool: Geometry) -> tuple[Array, Array]:
+def layout(height: int, width: int, geometry: Geometry, pool: Geometry) -> tuple[Array, Array]:
     """Return where the laid-out numbers of a map come from, and where `multiply` finds them.
 
     Windows of the pool lie (t_h, t_w) apart in the padded map. Number (u, v) after the first of
@@ -94,7 +94,7 @@ def _layout(height: int, width: int, geometry: Geometry, pool: Geometry) -> tupl
 
 @inline
 def _lay_out(image, height, width, pads, order, size, frame, out):  # type: ignore[no-untyped-def]
-    """Bring a map in the order of `_layout`; the border of frame is 0."""
+    """Bring a map in the order of `layout`; the border of frame is 0."""
     p_h, p_w = pads
     if p_h > 0 or p_w > 0:
         for h in range(height):
@@ -221,10 +221,11 @@ def _forward_part(  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _forward(  # type: ignore[no-untyped-def]
+def forward(  # type: ignore[no-untyped-def]
     parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, first,
     y, winner, ungated, odd,
 ):  # fmt: skip
+    """Go forward; what is not finite is noted for each part of the examples."""
     n, c_in = x.shape[1], x.shape[0]
     c_out, k = weight.shape
     groups, elements = (c_out + MAPS - 1) // MAPS, first.shape[1]
@@ -439,10 +440,11 @@ def _pull_part(  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _pull(  # type: ignore[no-untyped-def]
+def pull(  # type: ignore[no-untyped-def]
     parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
     corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
 ):  # fmt: skip
+    """Pull dy back: a sum for each part of the examples; what is not finite is noted."""
     n = x.shape[1]
     for part in prange(parts):
         start, stop = part * n // parts, (part + 1) * n // parts
@@ -455,8 +457,45 @@ def _pull(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
+@parallel
+def weights_by_row(weight, rows, columns, width, across, theta):  # type: ignore[no-untyped-def]
+    """Lay out some maps' weights (C_out, C_in, kh kw) as `pull` reads them; zeros between."""
+    for o in prange(theta.shape[0]):
+        source, out = weight[rows[o]], theta[o]
+        for t in range(out.shape[0]):
+            out[t] = 0
+        for e in range(source.shape[1]):
+            first = e // width * across + e % width * columns.shape[0]
+            for c in range(columns.shape[0]):
+                out[first + c] = source[columns[c], e]
+
+
+@parallel
+def gradient_by_map(dweights, rows, columns, width, across, dweight):  # type: ignore[no-untyped-def]
+    """Add up the parts of `pull` and put them back, with zeros where nothing was read.
+
+    ``rows[o]`` is the row of dweights that map o has, or -1.
+    """
+    for o in prange(dweight.shape[0]):
+        out = dweight[o]
+        for c in range(out.shape[0]):
+            row = out[c]
+            for e in range(row.shape[0]):
+                row[e] = 0
+        if rows[o] >= 0:
+            total = np.zeros(dweights.shape[2], dweights.dtype)
+            for part in range(dweights.shape[0]):
+                source = dweights[part, rows[o]]
+                for t in range(total.shape[0]):
+                    total[t] += source[t]
+            for e in range(out.shape[1]):
+                first = e // width * across + e % width * columns.shape[0]
+                for c in range(columns.shape[0]):
+                    out[columns[c], e] = total[first + c]
+
+
 @functools.lru_cache(maxsize=64)
-def _places(geometry: Geometry, pool: Geometry, line: int, c_in: int) -> tuple[Array, ...]:
+def places(geometry: Geometry, pool: Geometry, line: int, c_in: int) -> tuple[Array, ...]:
     """Return what leads from a window of the pool and its winner to a window of x.
 
     Returns
@@ -484,7 +523,7 @@ def _places(geometry: Geometry, pool: Geometry, line: int, c_in: int) -> tuple[A
 
 
 @functools.lru_cache(maxsize=64)
-def _pieces(kernel: tuple[int, int], c_in: int, line: int, lanes: int) -> tuple[Array, Array]:
+def pieces(kernel: tuple[int, int], c_in: int, line: int, lanes: int) -> tuple[Array, Array]:
     """Return where the vectors of a window lie from its beginning on, in x and in the weights.
 
     x has its maps last, and `line` numbers between two rows that the kernel sees. For whole calls
@@ -502,7 +541,7 @@ def _pieces(kernel: tuple[int, int], c_in: int, line: int, lanes: int) -> tuple[
 
 
 @functools.lru_cache(maxsize=64)
-def _geometries(
+def geometries(
     x_shape: tuple[int, ...],
     weight_size: tuple[int, ...],
     strides: conv.Pair,
@@ -570,7 +609,7 @@ def conv_relu_pool(
     pool_strides = kernel if pool_stride is None else conv.pair("stride", pool_stride, 1)
     pool_pads = conv.pair("padding", pool_padding, 0)
     try:
-        geometry, pool_geometry, simple, looks = _geometries(
+        geometry, pool_geometry, simple, looks = geometries(
             x.shape, weight.shape[2:], strides, pads, steps, kernel, pool_strides, pool_pads
         )
     except ValueError:  # the original says it of its own arguments
@@ -592,8 +631,8 @@ def conv_relu_pool(
     ungated = rows_of_y if z is None else np.empty_like(rows_of_y)
     parts = min(n, PARTS)
     odd = np.empty(parts, np.bool_)
-    order, first = _layout(*x.shape[2:], geometry, pool_geometry)
-    _forward(
+    order, first = layout(*x.shape[2:], geometry, pool_geometry)
+    forward(
         parts, maps, rows, shift, gates, gates_bias, z is not None, pads, kernel[0] * kernel[1],
         order, first, rows_of_y, winner, ungated, odd,
     )  # fmt: skip
@@ -629,10 +668,10 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     gates, lanes, pads = gate_rows(z, c_out, x.dtype), BYTES // x.itemsize, geometry[4:6]
     c_in, kh, kw = weight.shape[1:]
     line, run = (x.shape[3] + 2 * pads[1]) * c_in, kw * c_in
-    corner, inside, begin = _places(geometry, pool_geometry, line, c_in)
-    seen, held = _pieces((kh, kw), c_in, geometry[6] * line, lanes)
+    corner, inside, begin = places(geometry, pool_geometry, line, c_in)
+    seen, held = pieces((kh, kw), c_in, geometry[6] * line, lanes)
     most = -(-pool_geometry[0] // pool_geometry[2]) * -(-pool_geometry[1] // pool_geometry[3])
-    theta = _aligned((c_out, len(held) * lanes), x.dtype)
+    theta = aligned((c_out, len(held) * lanes), x.dtype)
     across = -(-run // lanes) * lanes
     if need_dx:
         theta[:] = 0
@@ -643,7 +682,7 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     dweights = np.empty((parts, *theta.shape), x.dtype)
     odd, sums = np.empty(parts, np.bool_), (n if len(gates) > 1 else parts, c_out)
     dbias, dz = np.empty(sums, x.dtype), np.empty(sums, x.dtype)
-    _pull(
+    pull(
         parts, cotangent, winner, ungated, maps, theta, gates, options["gates_bias"],
         z is not None, need_dx, pads, most, corner, inside, begin, seen, held, dx, dweights, dbias,
         dz, odd,
@@ -660,7 +699,7 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     )
 
 
-def _aligned(shape: tuple[int, int], dtype: Any) -> Array:
+def aligned(shape: tuple[int, int], dtype: Any) -> Array:
     """Return room that begins where a vector may: it is then read from one cache line."""
     size = shape[0] * shape[1]
     room = np.empty(size + BYTES, dtype)

@@ -27,6 +27,31 @@ def _swap(x, y):  # type: ignore[no-untyped-def]
                 out[p] = source[p]
 
 
+@parallel
+def take_units(x, whose, where, y):  # type: ignore[no-untyped-def]
+    """Lay some units of maps (A, B, P) side by side for each example b of y (B, units).
+
+    Unit t is number `where[t]` of map `whose[t]`.
+    """
+    for b in prange(y.shape[0]):
+        out = y[b]
+        for t in range(out.shape[0]):
+            out[t] = x[whose[t], b, where[t]]
+
+
+@parallel
+def give_units(dy, whose, where, dx):  # type: ignore[no-untyped-def]
+    """Undo `take_units`, with zeros where no unit was taken."""
+    for b in prange(dy.shape[0]):
+        for a in range(dx.shape[0]):
+            row = dx[a, b]
+            for p in range(row.shape[0]):
+                row[p] = 0
+        source = dy[b]
+        for t in range(source.shape[0]):
+            dx[whose[t], b, where[t]] = source[t]
+
+
 @twin(ops.flatten)
 def flatten(x: Array) -> tuple[Array, tuple[int, ...]]:
     """Copy each image to its place among its example's."""

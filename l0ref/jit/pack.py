@@ -18,7 +18,8 @@ Array = NDArray[Any]
 
 
 @parallel
-def _gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
+def gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
+    """Let y be some rows and columns of x (A, B, P)."""
     for i in prange(rows.shape[0]):
         source, target = x[rows[i]], y[i]
         for j in range(columns.shape[0]):
@@ -66,7 +67,7 @@ def pack(x: Array, rows: Index | None, columns: Index | None) -> tuple[Array, Pa
         raise NotForKernel
     r, c = _positions(rows, columns, x.shape)
     y = np.empty((len(r), len(c), *x.shape[2:]), x.dtype)
-    _gather.sized(y.size, _as_three_axes(x), r, c, y.reshape(len(r), len(c), -1))
+    gather.sized(y.size, _as_three_axes(x), r, c, y.reshape(len(r), len(c), -1))
     return y, PackResiduals(x.shape, rows, columns)
 
 
