@@ -149,6 +149,25 @@ def test_the_same_bits(
     assert_same(fast, slow)
 
 
+@pytest.mark.parametrize("make", [trainer, lenet])
+def test_few_open_after_many_and_all(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of gradients that are 0 but for a few, only these are cleared."""
+    monkeypatch.setattr(conditional, "WORTH", 0)
+    pair = [make(), make()]
+    for one in pair:
+        by_calls(one, 1, monkeypatch)
+    for step, share in enumerate((0.1, 0.1, 1.0, 0.1, 0.5, 0.1)):
+        rng = np.random.default_rng(step)
+        masks = [rng.uniform(size=la.params["log_alpha"].shape) < share
+                 for _, la, _ in pair[0].network.gated]  # fmt: skip
+        for one in pair:
+            for mask, (_, layer, _) in zip(masks, one.network.gated, strict=True):
+                layer.params["log_alpha"][...] = np.where(mask, 40.0, -40.0)
+        by_list(pair[0], 1)
+        by_calls(pair[1], 1, monkeypatch)
+        assert_same(*pair)
+
+
 CONV_KINDS: dict[str, dict[str, Any]] = {
     "units": {},
     "one channel": {"channels": 1},

@@ -163,6 +163,8 @@ class Program:
         self.odd = call_of(find_odd, looked_at.size, looked_at, self.found)
         self.move.take([own[name].reshape(theta.shape) for name, theta in named.items()])
         self._products: dict[int, _Products] = {}
+        # Which rows and columns of a weight's gradient are other than 0; None: any may be.
+        self._written: list[tuple[Index, Index] | None] = [None] * len(self.dense)
         self._penalized: Any = None
         self.scales: tuple[float, ...] = ()
 
@@ -237,6 +239,20 @@ class Program:
             dweight, dbias, dz,
         )  # fmt: skip
 
+    def _clear(self, k: int, rows: Index, columns: Index) -> None:
+        """Let a weight's gradient be 0, before these rows and columns of it are written."""
+        (dweight, _), before = self.gradients[k], self._written[k]
+        self._written[k] = rows, columns
+        if before is not None:
+            first, second = (
+                index if index.size else np.arange(size)
+                for index, size in zip(before, dweight.shape, strict=True)
+            )
+            if first.size * second.size < dweight.size // 16:  # else it takes longer to find them
+                dweight[first[:, None], second] = 0
+                return
+        dweight.fill(0)
+
     def _gate(self, k: int) -> Gated:
         return self.gates[len(self.convs) + k]
 
@@ -255,6 +271,7 @@ class Program:
     def evaluate_all(self, x: Array, labels: Array) -> tuple[float, Array | None]:
         """Go through the dense layers with all units; return the loss, and its derivative in x."""
         forward, backward, logits, dlogits, dx = self.products(len(x))
+        self._written = [None] * len(self.dense)
         (first, args), *others = forward
         first(x, *args)
         run_calls(others)
@@ -323,16 +340,17 @@ class Program:
         if not math.isfinite(loss):
             return loss, dh
         for k in reversed(range(last + 1)):
-            (h, operands, above), columns = kept[k], places[k + 1]
+            (h, operands, above), rows, columns = kept[k], places[k], places[k + 1]
             dh = np.empty_like(h) if k or self.convs else None
             if operands is None:
+                self._written[k] = None
                 run_calls([self._pull(k, h, dy, above, dh)])
             else:
                 a, b, z = operands
                 if k < last:
                     dy *= above
                 dweight, dbias = self.gradients[k]
-                dweight.fill(0)
+                self._clear(k, rows, columns)
                 dbias.fill(0)
                 dbias[columns if columns.size else slice(None)] = dy.sum(axis=0)
                 cotangent, own = Operand.of(dy), b._replace(numbers=dweight.reshape(-1))

@@ -1108,9 +1108,16 @@ MUTANTS = (
     Mutant(
         "kernels-step-leaves-gradients-of-the-step-before",
         "programs/dense.py",
-        "                dweight.fill(0)\n",
+        "                self._clear(k, rows, columns)\n",
         "",
         "test_programs.py::test_the_same_bits[packed-float64-units]",
+    ),
+    Mutant(
+        "kernels-step-takes-all-gradients-of-the-step-before-for-zeros",
+        "programs/dense.py",
+        "        self._written = [None] * len(self.dense)\n        (first",
+        "        (first",
+        "test_programs.py::test_few_open_after_many_and_all",
     ),
     Mutant(
         "kernels-step-with-one-number-of-examples",
