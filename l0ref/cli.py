@@ -401,7 +401,6 @@ def check(
     quick: bool = False,
     timeout: float = 10.0,
     startup_timeout: float = 120.0,
-    processes: int = 2,
     expect_fail: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: bool = False,
@@ -429,8 +428,6 @@ def check(
         Seconds that a call may take.
     startup_timeout
         Seconds that the target may take until it can be called, with all that it imports.
-    processes
-        How many check at once, each with a process of the target's.
     expect_fail
         File of expected failures, one a line: phase:function, or the id of a vector. What is
         listed and passes fails the check.
@@ -461,7 +458,6 @@ def check(
                 quick=quick,
                 timeout=timeout,
                 startup_timeout=startup_timeout,
-                processes=processes,
                 expected_failures=expected,
                 tell=lambda phase, name: line.update(f"{name}: {PHASES[phase]}"),
             )

@@ -38,10 +38,10 @@ RIGHT = (Status.PASSED, Status.ACCEPTABLE, Status.NOT_IMPLEMENTED)
 app = App(name="python -m tests.false_alarms", help="Check what is right, over and over.")
 
 
-def once(target: str, seed: int, quick: bool, processes: int) -> dict[str, Any]:
+def once(target: str, seed: int, quick: bool) -> dict[str, Any]:
     """Check a target, in both dtypes; return what a false alarm would be known by."""
     start = time.perf_counter()
-    found = check(TARGETS[target], seed=seed, quick=quick, timeout=120, processes=processes)
+    found = check(TARGETS[target], seed=seed, quick=quick, timeout=120)
     return {
         "target": target,
         "seed": seed,
@@ -76,7 +76,6 @@ def main(
     only: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = tuple(TARGETS),
     quick: bool = False,
     at_once: int = 2,
-    processes: int = 1,
     file: Path | None = None,
 ) -> int:
     """Check every target with many seeds; return 0 if nothing fails.
@@ -93,8 +92,6 @@ def main(
         As `l0ref check --quick`.
     at_once
         Checks side by side.
-    processes
-        As `l0ref check --processes`: of each check.
     file
         JSON file of the results so far, which are not computed again.
     """
@@ -114,7 +111,7 @@ def main(
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        for future in as_completed([pool.submit(once, *job, processes) for job in todo]):
+        for future in as_completed([pool.submit(once, *job) for job in todo]):
             run = future.result()
             done.append(run)
             what = "; ".join(run["alarms"]) or "passed"

@@ -148,13 +148,16 @@ def test_of_a_sampler_that_is_slow_as_many_draws_are_made_as_there_is_time_for()
     assert "rather than 131,072" in found.remark
 
 
-def test_a_sampler_that_takes_as_long_as_it_has_gates_is_in_time() -> None:
+@pytest.mark.parametrize(("seconds", "power"), [(4e-6, 1), (1e-7, 2)])
+def test_a_sampler_that_takes_longer_the_more_gates_it_has_is_in_time(
+    seconds: float, power: int
+) -> None:
     """300 gates of as many draws as one call makes of 3 would take longer than a call may."""
     longest = 0.0
 
     def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
         nonlocal longest
-        taken = 4e-6 * n * log_alpha.size
+        taken = seconds * n * log_alpha.size**power
         longest = max(longest, taken)
         time.sleep(taken)
         return gates(log_alpha, noise(n, log_alpha.shape, seed), **law)
@@ -162,7 +165,7 @@ def test_a_sampler_that_takes_as_long_as_it_has_gates_is_in_time() -> None:
     calls = Calls(targets.open_target(only(draw=draw)), timeout=0.4)
     found = samplers.check_draw(calls, "float64", seed=0, quick=True, seconds=3.0)
     assert (found.message, found.failure) == ("", None)
-    assert 300 * samplers.DRAWS_OF_MANY * 4e-6 > 0.4 > longest
+    assert 300**power * samplers.DRAWS_OF_MANY * seconds > 0.4 > longest
 
 
 def test_one_that_takes_as_long_for_many_gates_as_for_few_gets_all_the_draws() -> None:

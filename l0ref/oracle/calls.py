@@ -103,14 +103,6 @@ class Calls:
         self._last_lost: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._called: set[str] = set()
 
-    def forget(self, function: str) -> None:
-        """Begin again with a function, as if it had not been called."""
-        for known in (self.observations, self.state, self._lost, self._last_lost):
-            known.pop(function, None)
-        self._called.discard(function)
-        for ok in (True, False):
-            self._kept.pop((function, ok), None)
-
     def has(self, function: str) -> bool:
         """Whether the target has the function."""
         return function in self.target.functions

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checker",
-    "Findings",
     "Observation",
     "Outcome",
     "Report",
@@ -53,7 +52,6 @@ def check(
     name: str | None = None,
     startup_timeout: float = 120.0,
     tell: Callable[[str, str], None] | None = None,
-    processes: int = 2,
 ) -> Report:
     """Check an implementation: vectors, random inputs, draws, manners, and a diagnosis.
 
@@ -80,9 +78,6 @@ def check(
         Seconds that a named target may take until it can be called, with all that it imports.
     tell : callable, optional
         Called with a phase and a function before they are checked.
-    processes : int, optional
-        How many may check a named target at once, each with a process of the target's. What fails
-        is checked again by one alone, so that a failure is none of two that disturb each other.
 
     Returns
     -------
@@ -102,22 +97,22 @@ def check(
     (False, ['vectors', 'random'])
     """
     start = time.monotonic()
-    from .partner import processes_for, run_all
-
-    n_processes = processes_for(target, processes)
-    options: dict[str, Any] = {
-        "target": target,
-        "functions": None if functions is None else tuple(functions),
-        "dtypes": tuple(dtypes),
-        "seed": seed,
-        "quick": quick,
-        "timeout": timeout,
-        "expected_failures": tuple(expected_failures),
-        "name": name,
-        "startup_timeout": startup_timeout,
-    }
-    with Checker(**options) as checker:
-        outcomes = run_all(checker, options, n_processes, tell)
+    with Checker(
+        target,
+        functions=functions,
+        dtypes=dtypes,
+        seed=seed,
+        quick=quick,
+        timeout=timeout,
+        expected_failures=expected_failures,
+        name=name,
+        startup_timeout=startup_timeout,
+    ) as checker:
+        outcomes = []
+        for phase, function in checker.parts():
+            if tell is not None:
+                tell(phase, function)
+            outcomes.append(checker.run(phase, function))
         remarks = checker.remarks()
         try:
             diagnoses = checker.diagnose(outcomes)
@@ -151,27 +146,11 @@ def read_expected_failures(path: str | Path) -> tuple[str, ...]:
     return tuple(filter(None, (line.partition("#")[0].strip() for line in lines)))
 
 
-class Findings(NamedTuple):
-    """What a checker knows besides outcomes, for another one that goes on with it."""
-
-    observations: dict[str, list[Observation]]
-    listed: set[str]
-    checked: set[str]
-    not_drawn: dict[str, list[str]]
-
-
 class Checker:
     """An open target and how it is to be checked; its parts are run one by one.
 
     Parameters are those of `check`. It is a context manager: the target is closed at its end.
-
-    Attributes
-    ----------
-    is_first_pass : bool
-        Whether what fails will be checked again, so that its input need not be made small.
     """
-
-    is_first_pass = False
 
     def __init__(
         self,
@@ -207,7 +186,7 @@ class Checker:
         self._check_expected_failures()
         self._listed: set[str] = set()
         self._checked: set[str] = set()
-        self._not_drawn: dict[str, list[str]] = {}
+        self._not_drawn: list[str] = []
         # By function that takes u: the signs of the noise by which alone its results were right.
         self._signs: dict[str, set[str]] = {}
         opened = open_target(target, startup_timeout=startup_timeout)
@@ -247,44 +226,6 @@ class Checker:
             for function in self.functions
             if self.applies(phase, function)
         ]
-
-    def groups(self) -> list[list[tuple[str, str]]]:
-        """The same parts in groups that know nothing of each other, those that take long first.
-
-        All phases of a function are in one group: what is called too often in vain is not called
-        any more. Functions that take noise are together, for one sign must hold for all of them,
-        and those that draw, which are checked by each other.
-        """
-        together = [WITH_NOISE, DRAWN]
-        single = [(name,) for name in FUNCTIONS if name not in (*WITH_NOISE, *DRAWN)]
-        parts = self.parts()
-        # The later functions, of layers and networks, take longer than the first ones.
-        groups = [[one for one in parts if one[1] in names] for names in (*together, *single[::-1])]
-        return [group for group in groups if group]
-
-    def findings(self, *, with_observations: bool) -> Findings:
-        """Return what is known of the target besides the outcomes."""
-        seen = dict(self.calls.observations) if with_observations else {}
-        return Findings(seen, self._listed, self._checked, self._not_drawn)
-
-    def take_in(self, findings: Findings) -> None:
-        """Add what another checker has found of other functions of the same target."""
-        self.calls.observations.update(findings.observations)
-        self._listed |= findings.listed
-        self._checked |= findings.checked
-        self._not_drawn |= findings.not_drawn
-
-    def begin_again(self, functions: Iterable[str]) -> None:
-        """Forget what was found of functions, and end the target's process.
-
-        The next call starts another. Functions that know of each other (`groups`) are to be
-        forgotten together.
-        """
-        for function in set(functions):
-            self.calls.forget(function)
-            self._signs.pop(function, None)
-            self._not_drawn.pop(function, None)
-        self.calls.target.start_again()
 
     def applies(self, phase: str, function: str) -> bool:
         """Whether there is anything to check a function for in a phase."""
@@ -357,7 +298,7 @@ class Checker:
             for wrong, right in self.calls.target.misspelt.items()
             if right in self.functions
         ]
-        remarks += [one for name in DRAWN for one in self._not_drawn.get(name, [])]
+        remarks += self._not_drawn
         unchecked = sorted(self._listed - self._checked)
         if unchecked:
             remarks.append(
@@ -511,7 +452,7 @@ class Checker:
     # --- the other phases ---
 
     def _random(self, function: str) -> Outcome:
-        from .differential import SHRINKING, check_function
+        from .differential import check_function
 
         n_examples = (QUICK_EXAMPLES if self.quick else EXAMPLES) // SLOW.get(function, 1)
         outcome, n_missing = Outcome("random", function, Status.PASSED, 0, 0), 0
@@ -522,7 +463,6 @@ class Checker:
                 dtype,
                 max_examples=max(n_examples, 3),
                 seed=_seed(self.seed, function, dtype),
-                shrinking=0.0 if self.is_first_pass else SHRINKING,
             )
             n_missing += found.n_missing
             outcome = outcome._replace(n_checks=outcome.n_checks + found.n_checks)
@@ -565,8 +505,7 @@ class Checker:
         for dtype in self.dtypes:
             drawn = test(self.calls, dtype, seed=self.seed, quick=self.quick)
             if drawn.remark:
-                remarks = self._not_drawn.setdefault(function, [])
-                remarks.append(f"{function} in {dtype}: {drawn.remark}")
+                self._not_drawn.append(f"{function} in {dtype}: {drawn.remark}")
             if drawn.failure is not None:
                 self.calls.remember(drawn.failure)
             for seen in drawn.more:

@@ -129,17 +129,9 @@ def smallest(
 
 
 def check_function(
-    calls: Calls,
-    function: str,
-    dtype: str,
-    *,
-    max_examples: int,
-    seed: int,
-    shrinking: float = SHRINKING,
+    calls: Calls, function: str, dtype: str, *, max_examples: int, seed: int
 ) -> Found:
     """Compare a function of the target with the reference on random inputs.
-
-    The last arguments are those of `smallest`.
 
     Raises
     ------
@@ -213,9 +205,7 @@ def check_function(
         )
         return True
 
-    n, found = smallest(
-        STRATEGIES[function], fails, max_examples=max_examples, seed=seed, shrinking=shrinking
-    )
+    n, found = smallest(STRATEGIES[function], fails, max_examples=max_examples, seed=seed)
     if found is not None:
         return Found(n - n_missing, failing["seen"], failing["message"], n_missing)
     if "" not in alive:

@@ -230,8 +230,7 @@ def check_draw(
             if look == first:
                 _check_triples_of_stream(gates, budget)
                 _check_many(calls, dtype, seed, budget, exact, quick=quick)
-                # one draw may take as long as the square of the number of gates says
-                if pace.each(N_MANY) * (N_WIDE / N_MANY) ** 2 <= calls.timeout / 2:
+                if pace.each(N_WIDE) <= calls.timeout / 2:
                     _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
     except _Alarm as alarm:
@@ -278,8 +277,9 @@ class _Exact:
 class _Pace:
     """How long a target takes to draw, and how much can be asked of it.
 
-    What a draw of so many gates takes is measured, and until then bounded by what one of fewer
-    gates took, for some samplers take as long for many as for few, and others go from gate to gate.
+    What a draw of so many gates takes is measured. Until then it is taken to grow with the square
+    of their number: some samplers take as long for many as for few, others go from gate to gate,
+    or look for each among all.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ class _Pace:
         if n_gates in self._of_each:
             return self._of_each[n_gates][1]
         return min(
-            (each * max(1.0, n_gates / n) for n, (_, each) in self._of_each.items()),
+            (each * max(1.0, n_gates / n) ** 2 for n, (_, each) in self._of_each.items()),
             default=math.inf,
         )
 
@@ -463,9 +463,11 @@ def _check_many(
 ) -> None:
     """Some hundred gates that are alike: no two share noise, and it is not of few values."""
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
-    for _ in range(2):  # to see how long that takes, once all is compiled
-        n = exact.pace.pieces(FEWEST_OF_MANY, N_MANY)
-        seed = _draw_more(calls, dtype, gates, n, seed, exact)
+    n = 0
+    while (more := exact.pace.pieces(FEWEST_OF_MANY, N_MANY)) > n:  # to see how long that takes
+        n = more
+        for _ in range(2):  # the second time, all is compiled
+            seed = _draw_more(calls, dtype, gates, n, seed, exact)
     left = DRAWS_OF_MANY - gates.n
     n = exact.pace.affordable(left, n_gates=N_MANY, fewest=FEWEST_OF_MANY)
     _draw_more(calls, dtype, gates, n, seed, exact)

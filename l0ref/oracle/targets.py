@@ -172,9 +172,6 @@ class OpenTarget(abc.ABC):
     def close(self) -> None:  # noqa: B027  # nothing to do, for most
         """End it; it is not to be called any more."""
 
-    def start_again(self) -> None:  # noqa: B027  # likewise
-        """End its process, and forget what became of the calls; the next call starts another."""
-
     def __enter__(self) -> OpenTarget:
         return self
 
@@ -655,11 +652,6 @@ class _ProcessTarget(OpenTarget):
         if self._process is not None:
             self._end()
             self._process = None
-
-    def start_again(self) -> None:
-        """End the process, and forget that it was lost, and how often."""
-        self.close()
-        self.given_up, self._n_lost = "", 0
 
 
 def _raised(error: Any) -> Raised:

@@ -22,7 +22,7 @@ from . import protocol
 from .targets import TargetImportError, functions_of, load_object, names_of
 from .watch import Call, Raised, observe
 
-__all__ = ["end_with_the_parent", "main"]
+__all__ = ["main"]
 
 
 class _Printed:
@@ -71,7 +71,7 @@ def _same_file(first: int, second: int) -> bool:
         return False
 
 
-def end_with_the_parent() -> None:
+def _end_with_the_parent() -> None:
     """End when the process that started this one has: while a target hangs nobody reads on."""
     parent = os.getppid()
 
@@ -95,7 +95,7 @@ def _flush() -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     name = sys.argv[1]
-    end_with_the_parent()
+    _end_with_the_parent()
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
