@@ -12,10 +12,12 @@ import pytest
 import l0ref
 from l0ref import backends, jit, programs
 from l0ref.jit import _registry
+from l0ref.programs import conv, dense
 
 HELPERS = {"threads", "elementary", "blas"}  # of all twins: they have no original
 ROOT = Path(l0ref.__path__[0])
 Rooms = dict[str, ModuleType]
+PROGRAMS = (programs, conv, dense)  # which use what twins are made of
 
 
 def names(folder: Path) -> set[str]:
@@ -81,7 +83,7 @@ def faults(rooms: Rooms, originals: Rooms, twins: dict[Any, Any]) -> list[str]:
                 continue
             if hasattr(originals.get(room), name):
                 found.append(f"{room}.{name} has its original's name, but is no twin")
-            others = (vars(m).values() for m in (*rooms.values(), programs) if m is not module)
+            others = (vars(m).values() for m in (*rooms.values(), *PROGRAMS) if m is not module)
             shared = any(value is other for names in others for other in names)
             if not shared:
                 found.append(f"{room}.{name} is neither a twin nor of use to another file")

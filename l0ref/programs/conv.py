@@ -20,6 +20,7 @@ from ..jit import conv_block
 from ..jit._registry import NotForKernel
 from ..jit._vectors import BYTES
 from ..jit.conv import PARTIALS, by_map
+from ..jit.conv_block import PARTS, aligned
 from ..jit.flatten import give_units, take_units
 from ..jit.pack import gather
 from ..layers import Conv2d, Dense, Flatten, MaxPool2d, ReLU
@@ -144,7 +145,7 @@ class _Block:
             weight = self._packed[: some.size * others.size].reshape(some.size, others.size, -1)
             gather.sized(weight.size, self._elements, some, others, weight)
             bias, z = bias.take(some), z.take(some)
-        count, parts = len(weight), min(n, conv_block.PARTS)
+        count, parts = len(weight), min(n, PARTS)
         room, odd = self.room(n), np.empty(parts, np.bool_)
         y = room.y[:count]
         conv_block.forward(
@@ -175,11 +176,11 @@ class _Block:
         some, others = some if rows is None else rows, others if columns is None else columns
         count, tables, z = some.size, self._tables_for(others.size), gated.z.take(some)
         kw, room = self.weight.shape[3], self.room(n)
-        theta = conv_block.aligned((count, len(tables.held) * self.lanes), maps.dtype)
+        theta = aligned((count, len(tables.held) * self.lanes), maps.dtype)
         if dx is not None:
             weights_by_row = conv_block.weights_by_row
             weights_by_row.sized(theta.size, self._elements, some, others, kw, tables.across, theta)
-        parts = min(n, conv_block.PARTS, max(4, PARTIALS // theta.nbytes))
+        parts = min(n, PARTS, max(4, PARTIALS // theta.nbytes))
         dweights = np.empty((parts, *theta.shape), maps.dtype)
         odd, sums = np.empty(parts, np.bool_), np.empty((2, parts, count), maps.dtype)
         corner, inside, begin, seen, held, across = tables
