@@ -1,12 +1,10 @@
 r"""Draw the README's picture of speed, and print its table, from a benchmark's JSON.
 
-    python -m tests.bench --threads 2 --quick --no-memory --json figures/speed.json
+    python -m tests.bench --threads 2 --quick --no-series --json figures/speed.json
+    python -m tests.bench --threads 2 --quick --no-workloads --no-memory \
+        --contenders "l0ref;torch" --json figures/speed_series.json
     python -m tests.bench --only "draw;convolution;LeNet-5" --contenders l0ref --quick \
         --json figures/speed_threads.json
-    python -m tests.bench --threads 2 --quick --only "LeNet-300-100;LeNet-5;draw" \
-        --json figures/speed_xeon.json
-    python -m tests.bench --threads 2 --quick --json figures/speed_xeon_draws.json \
-        --only "draw;draw, beta 0.5;draw, beta 0.7;draw + gradients"
     python figures/make_speed.py [FOLDER]
 
 writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
@@ -137,10 +135,9 @@ def read(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
-    plotting.save(speed(read("speed.json")), folder / "readme_speed.png")
-    for name in ("speed.json", "speed_xeon.json", "speed_xeon_draws.json"):
-        print(table(read(name)))
-        print()
+    plotting.save(speed(read("speed_series.json")), folder / "readme_speed.png")
+    print(table(read("speed.json")))
+    print()
     print(products(read("speed.json")))
     print()
     print(scaling(read("speed_threads.json")))

@@ -70,8 +70,6 @@ def test_the_speed_table_is_what_was_measured() -> None:
     spec.loader.exec_module(make_speed)
     benchmark = make_speed.read("speed.json")
     assert make_speed.table(benchmark) in README
-    for name in ("speed_xeon.json", "speed_xeon_draws.json"):
-        assert make_speed.table(make_speed.read(name)) in README
     assert make_speed.products(benchmark) in README
     assert make_speed.scaling(make_speed.read("speed_threads.json")) in README
     assert f"({benchmark['machine']['cpu']})" in README

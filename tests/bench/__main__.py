@@ -353,6 +353,7 @@ def main(
     only: str | None = None,
     contenders: str | None = None,
     quick: bool = False,
+    workloads: bool = True,
     series: bool = True,
     memory: bool = True,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
@@ -369,6 +370,8 @@ def main(
         Likewise: l0ref, numpy, floor, torch, jax.
     quick
         Fewer and shorter repetitions.
+    workloads
+        These themselves; without them, what else is asked for.
     series
         Also the cost against batch size, width and number of gates.
     memory
@@ -384,10 +387,12 @@ def main(
     ]  # fmt: skip
     rounds, seconds = (5, 0.1) if quick else (11, 0.4)
     versions: dict[str, str] = {}
-    rows = run_workloads(chosen, counts, names, versions, rounds=rounds, seconds=seconds)
+    rows: list[dict[str, Any]] = []
+    if workloads:
+        rows = run_workloads(chosen, counts, names, versions, rounds=rounds, seconds=seconds)
     result: dict[str, Any] = {"workloads": rows}
     if series and not only:
-        few = 3 if quick else 7
+        few = 5 if quick else 7
         result["series"] = run_series(max(counts), names, rounds=few, seconds=seconds / 2)
     if memory and not only:
         result["memory"] = run_memory(min(counts), names, rows, steps=10 if quick else 50)
