@@ -667,16 +667,16 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
     maps, cotangent = by_map(x), by_map(dy).reshape(c_out, n, -1)
     gates, lanes, pads = gate_rows(z, c_out, x.dtype), BYTES // x.itemsize, geometry[4:6]
     c_in, kh, kw = weight.shape[1:]
-    line, run = (x.shape[3] + 2 * pads[1]) * c_in, kw * c_in
+    line = (x.shape[3] + 2 * pads[1]) * c_in
     corner, inside, begin = places(geometry, pool_geometry, line, c_in)
     seen, held = pieces((kh, kw), c_in, geometry[6] * line, lanes)
     most = -(-pool_geometry[0] // pool_geometry[2]) * -(-pool_geometry[1] // pool_geometry[3])
     theta = aligned((c_out, len(held) * lanes), x.dtype)
-    across = -(-run // lanes) * lanes
+    across = -(-kw * c_in // lanes) * lanes
+    rows, columns = np.arange(c_out), np.arange(c_in)
     if need_dx:
-        theta[:] = 0
-        rows = theta[:, : kh * across].reshape(c_out, kh, across)
-        rows[:, :, :run].reshape(c_out, kh, kw, c_in)[...] = weight.transpose(0, 2, 3, 1)
+        elements = packed(weight).reshape(c_out, c_in, -1)
+        weights_by_row.sized(theta.size, elements, rows, columns, kw, across, theta)
     parts = min(n, PARTS, max(4, PARTIALS // theta.nbytes))
     dx = np.empty_like(maps) if need_dx else maps
     dweights = np.empty((parts, *theta.shape), x.dtype)
@@ -687,10 +687,11 @@ def conv_relu_pool_vjp(dy: Array, residuals: Any, *, need_dx: bool = True) -> Gr
         z is not None, need_dx, pads, most, corner, inside, begin, seen, held, dx, dweights, dbias,
         dz, odd,
     )  # fmt: skip
-    own = dweights.sum(axis=0)[:, : kh * across].reshape(c_out, kh, across)[:, :, :run]
-    dweight = np.ascontiguousarray(own.reshape(c_out, kh, kw, c_in).transpose(0, 3, 1, 2))
     if odd.any():
         return by_original()
+    dweight = np.empty(weight.shape, x.dtype)
+    out = dweight.reshape(c_out, c_in, -1)
+    gradient_by_map.sized(dweights.size, dweights, rows, columns, kw, across, out)
     return (
         dx.transpose(1, 0, 2, 3) if need_dx else None,
         dweight,
