@@ -687,8 +687,25 @@ def test_products_at_all_distances() -> None:
     first, shifted, other = (samplers._Spectrum.of(x, 24) for x in (a, b, rng.uniform(-1, 1, 50)))
     lag, product = samplers._largest_product(first, shifted, range(0, 25), 0.5)
     assert lag == 8
-    assert product == pytest.approx(float(np.mean(a[:-8] * b[8:])), rel=1e-12)
+    right = float(np.mean(a[:-8] * b[8:]))
+    assert product == pytest.approx(right, abs=samplers.ROUNDED)
     assert samplers._largest_product(first, other, range(1, 25), 1e-9) == (None, 0.0)
+
+
+@pytest.mark.parametrize("n", [64, 2**15, 3 * 2**15])
+def test_products_by_fourier_transforms_are_off_by_less_than_is_allowed_for(n: int) -> None:
+    """The worst there is: all factors are 1, and so is the mean of their products."""
+    ones = samplers._Spectrum.of(np.ones(n), n // 2)
+    for lag in (0, 1, n // 3, n // 2):
+        found, product = samplers._largest_product(ones, ones, range(lag, lag + 1), 0.5)
+        assert found == lag
+        assert abs(product - 1) < samplers.ROUNDED / 10
+
+
+def test_a_fast_length_is_the_first_that_is_long_enough() -> None:
+    fast = sorted(odd << k for odd in samplers.ODD_FACTORS for k in range(13))
+    for least in range(1, 4097):
+        assert samplers._fast_length(least) == next(n for n in fast if n >= least)
 
 
 def test_the_slope_of_the_mean() -> None:

@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 DTYPES = ("float64", "float32")
-EXAMPLES = 40
-QUICK_EXAMPLES = 4
+EXAMPLES = 50
+QUICK_EXAMPLES = 5
 SLOW = {"train": 4, "loss_and_grads": 2, "predict": 2, "compact": 2, "expected_cost": 2, "var": 2}
 """Fewer random inputs by this, where the reference itself takes long."""
 DRAWN = ("draw", "draw_vjp")
@@ -455,15 +455,16 @@ class Checker:
         from .differential import check_function
 
         n_examples = (QUICK_EXAMPLES if self.quick else EXAMPLES) // SLOW.get(function, 1)
+        by_dtype = check_function(
+            self.calls,
+            function,
+            self.dtypes,
+            max_examples=max(n_examples, 4),
+            seed=_seed(self.seed, function),
+        )
         outcome, n_missing = Outcome("random", function, Status.PASSED, 0, 0), 0
         for dtype in self.dtypes:
-            found = check_function(
-                self.calls,
-                function,
-                dtype,
-                max_examples=max(n_examples, 3),
-                seed=_seed(self.seed, function, dtype),
-            )
+            found = by_dtype[dtype]
             n_missing += found.n_missing
             outcome = outcome._replace(n_checks=outcome.n_checks + found.n_checks)
             if found.convention and outcome.status is Status.PASSED:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -129,74 +129,109 @@ def smallest(
 
 
 def check_function(
-    calls: Calls, function: str, dtype: str, *, max_examples: int, seed: int
-) -> Found:
+    calls: Calls, function: str, dtypes: Sequence[str], *, max_examples: int, seed: int
+) -> dict[str, Found]:
     """Compare a function of the target with the reference on random inputs.
+
+    Every input is given in all dtypes, for to draw one takes longer than to compare it. One that
+    fails in a dtype is shrunk in that one, and the others are searched again without it.
 
     Raises
     ------
     GivenUp
         If the function runs out of time again and again.
     """
-    failing: dict[str, Any] = {}
-    # Conventions that explain every result so far: ours, "", and others. None left: a failure.
-    alive: dict[str, Callable[[Any], Any] | None] = {"": None, **CASES[function].alternatives}
-    # What ours explains is not held against the others until it matters, for that takes long.
-    unread: list[tuple[dict[str, Any], Any]] = []
+    found: dict[str, Found] = {}
+    while left := [dtype for dtype in dtypes if dtype not in found]:
+        comparisons = [_Comparison(calls, function, dtype) for dtype in left]
+        found |= _search(comparisons, max_examples=max_examples, seed=seed)
+    return found
 
-    def explains(convention: Callable[[Any], Any], given: dict[str, Any], got: Any) -> bool:
-        right, inputs = convention(given)
-        allowed = tolerance_for(function, inputs, right, dtype)
-        return compare(got, right, allowed, dtype=dtype) is None
 
-    n_missing = 0
+def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> dict[str, Found]:
+    """Search for an input that fails in a dtype: what was found of this one, or of all if none."""
+    failing: _Comparison | None = None
 
     def fails(args: dict[str, Any]) -> bool:
-        nonlocal alive, n_missing
+        nonlocal failing
+        among = comparisons if failing is None else [failing]
+        wrong = next((one for one in among if one.fails(args)), None)
+        failing = failing or wrong
+        return wrong is not None
+
+    smallest(STRATEGIES[comparisons[0].function], fails, max_examples=max_examples, seed=seed)
+    return {one.dtype: one.found() for one in ([failing] if failing else comparisons)}
+
+
+class _Comparison:
+    """A function of the target and of the reference in a dtype, and what their results have shown.
+
+    Attributes
+    ----------
+    failure : Observation or None
+        The last call that failed, the smallest when all have been shrunk.
+    """
+
+    def __init__(self, calls: Calls, function: str, dtype: str) -> None:
+        self.calls, self.function, self.dtype = calls, function, dtype
+        self.failure: Observation | None = None
+        self._message = ""
+        self._n_checks = self._n_missing = 0
+        # Conventions that explain every result so far: ours, "", and others. None left: a failure.
+        self._alive: dict[str, _Convention | None] = {"": None, **CASES[function].alternatives}
+        # What ours explains is not held against the others until it matters, for that takes long.
+        self._unread: list[tuple[dict[str, Any], Any]] = []
+
+    def fails(self, args: dict[str, Any]) -> bool:
+        """Whether the target's result is wrong. What it shows is remembered."""
         given = {name: value for name, value in args.items() if name != PROBES}
-        expected, tolerance = expect(function, args, dtype)
-        explained = {}
+        expected, tolerance = expect(self.function, args, self.dtype)
+        explained: dict[str, _Convention | None] = {}
 
         def comparison(got: Any) -> Mismatch | None:
-            if function == "compact":
-                wrong = compare_compact(got, given["network"], args[PROBES], dtype)
+            if self.function == "compact":
+                wrong = compare_compact(got, given["network"], args[PROBES], self.dtype)
             else:
-                wrong = compare(got, expected, tolerance, dtype=dtype)
-            if wrong is None and "" in alive:
-                explained.update(alive)
-                if not failing:
-                    unread.append((given, copied(got)))  # it may be written over
+                wrong = compare(got, expected, tolerance, dtype=self.dtype)
+            if wrong is None and "" in self._alive:
+                explained.update(self._alive)
+                if self.failure is None:
+                    self._unread.append((given, copied(got)))  # it may be written over
                 return None
-            for name, convention in alive.items():
+            for name, convention in self._alive.items():
                 if convention is not None and all(
-                    explains(convention, *one) for one in [(given, got), *unread]
+                    self._explains(convention, *one) for one in [(given, got), *self._unread]
                 ):
                     explained[name] = convention
             return None if explained else wrong or Mismatch(MIXED, float("inf"))
 
+        if self.failure is None:
+            self._n_checks += 1
         try:
-            verdict = calls.judge(
-                function,
-                as_dtype(given, dtype),
+            verdict = self.calls.judge(
+                self.function,
+                as_dtype(given, self.dtype),
                 expected,
                 tolerance,
-                dtype=dtype,
+                dtype=self.dtype,
                 where="random",
                 comparison=comparison,
             )
         except NotImplementedByTarget:
-            n_missing += 1
+            if self.failure is None:
+                self._n_checks -= 1
+                self._n_missing += 1
             return False
         if verdict.wrong is None:
-            if not failing:
-                alive = explained
-                if "" not in alive:
-                    unread.clear()
+            if self.failure is None:
+                self._alive = explained
+                if "" not in explained:
+                    self._unread.clear()
             return False
-        failing["message"] = verdict.wrong.message
-        failing["seen"] = Observation(
-            function,
-            as_dtype(given, dtype),
+        self._message = verdict.wrong.message
+        self.failure = Observation(
+            self.function,
+            as_dtype(given, self.dtype),
             verdict.answer.result,
             expected,
             tolerance,
@@ -205,21 +240,33 @@ def check_function(
         )
         return True
 
-    n, found = smallest(STRATEGIES[function], fails, max_examples=max_examples, seed=seed)
-    if found is not None:
-        return Found(n - n_missing, failing["seen"], failing["message"], n_missing)
-    if "" not in alive:
-        return Found(n - n_missing, None, "", n_missing, next(iter(alive)), sign_of(alive))
-    by = [
-        "",
-        *(
-            name
-            for name, other in alive.items()
-            if other and sign_of([name]) == "-" and all(explains(other, *one) for one in unread)
-        ),
-    ]
-    return Found(n - n_missing, None, "", n_missing, "", sign_of(by))
+    def found(self) -> Found:
+        """Sum up what the inputs have shown."""
+        found = Found(self._n_checks, self.failure, self._message, self._n_missing)
+        if self.failure is not None:
+            return found
+        if "" not in self._alive:
+            convention = next(iter(self._alive))
+            return found._replace(convention=convention, sign=sign_of(self._alive))
+        by = [
+            "",
+            *(
+                name
+                for name, other in self._alive.items()
+                if other
+                and sign_of([name]) == "-"
+                and all(self._explains(other, *one) for one in self._unread)
+            ),
+        ]
+        return found._replace(sign=sign_of(by))
 
+    def _explains(self, convention: _Convention, given: dict[str, Any], got: Any) -> bool:
+        right, inputs = convention(given)
+        allowed = tolerance_for(self.function, inputs, right, self.dtype)
+        return compare(got, right, allowed, dtype=self.dtype) is None
+
+
+_Convention = Callable[[Any], Any]
 
 MIXED = "right by our convention here, though only by another one before"
 
