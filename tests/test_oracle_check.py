@@ -25,6 +25,7 @@ from l0ref.oracle.allowed import CASES, _moved_by_adam, as_dtype, sign_of, toler
 from l0ref.oracle.calls import TIMEOUTS, Calls, GivenUp
 from l0ref.oracle.check import Checker, Status, check
 from l0ref.oracle.compare import Tolerance, compare
+from l0ref.oracle.diagnosis import diagnose
 from l0ref.oracle.differential import Found, check_function, expect, smallest
 from l0ref.oracle.interface import FUNCTIONS
 from l0ref.oracle.reference import network_of, noise_of, numba, reference
@@ -486,6 +487,21 @@ def test_the_check_imports_no_statistics_it_can_do_without() -> None:
         "assert 'scipy.stats' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_shown_is_wrong_by_our_convention(seed: int) -> None:
+    """Some draws of a wrong sampler are right with 1 - u for u, by chance, and others as it is."""
+
+    def sample(log_alpha: Any, u: Any, **law: Any) -> Any:
+        return reference.sample(np.exp(log_alpha).astype(log_alpha.dtype), u, **law)
+
+    calls = calls_of(only(sample=sample))
+    failure = check_in(calls, "sample", "float64", max_examples=40, seed=seed).failure
+    assert failure is not None
+    assert compare(failure.got, failure.expected, failure.tolerance, dtype="float64") is not None
+    first, *_ = diagnose(calls.observations["sample"])
+    assert first.deviation == "alpha-for-log-alpha"
 
 
 def test_conventions_are_not_mixed() -> None:

@@ -144,12 +144,17 @@ def check_function(
     found: dict[str, Found] = {}
     while left := [dtype for dtype in dtypes if dtype not in found]:
         comparisons = [_Comparison(calls, function, dtype) for dtype in left]
-        found |= _search(comparisons, max_examples=max_examples, seed=seed)
+        failing = _search(comparisons, max_examples=max_examples, seed=seed)
+        if failing is not None and failing.is_mixed:
+            # What was wrong by our convention, and before that right by another one, says more.
+            ours = _Comparison(calls, function, failing.dtype, ours_alone=True)
+            failing = _search([ours], max_examples=max_examples, seed=seed) or failing
+        found |= {one.dtype: one.found() for one in ([failing] if failing else comparisons)}
     return found
 
 
-def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> dict[str, Found]:
-    """Search for an input that fails in a dtype: what was found of this one, or of all if none."""
+def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> _Comparison | None:
+    """Search for an input that fails in a dtype, and shrink it in this one, which is returned."""
     failing: _Comparison | None = None
 
     def fails(args: dict[str, Any]) -> bool:
@@ -160,11 +165,18 @@ def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> 
         return wrong is not None
 
     smallest(STRATEGIES[comparisons[0].function], fails, max_examples=max_examples, seed=seed)
-    return {one.dtype: one.found() for one in ([failing] if failing else comparisons)}
+    return failing
 
 
 class _Comparison:
     """A function of the target and of the reference in a dtype, and what their results have shown.
+
+    Parameters
+    ----------
+    calls : Calls
+    function, dtype : str
+    ours_alone : bool, optional
+        Let no other convention excuse a result.
 
     Attributes
     ----------
@@ -172,13 +184,16 @@ class _Comparison:
         The last call that failed, the smallest when all have been shrunk.
     """
 
-    def __init__(self, calls: Calls, function: str, dtype: str) -> None:
+    def __init__(
+        self, calls: Calls, function: str, dtype: str, *, ours_alone: bool = False
+    ) -> None:
         self.calls, self.function, self.dtype = calls, function, dtype
         self.failure: Observation | None = None
         self._message = ""
         self._n_checks = self._n_missing = 0
         # Conventions that explain every result so far: ours, "", and others. None left: a failure.
-        self._alive: dict[str, _Convention | None] = {"": None, **CASES[function].alternatives}
+        others = {} if ours_alone else CASES[function].alternatives
+        self._alive: dict[str, _Convention | None] = {"": None, **others}
         # What ours explains is not held against the others until it matters, for that takes long.
         self._unread: list[tuple[dict[str, Any], Any]] = []
 
@@ -239,6 +254,11 @@ class _Comparison:
             "random",
         )
         return True
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether what failed is right by our convention, and by no other that fits the rest."""
+        return self._message == MIXED
 
     def found(self) -> Found:
         """Sum up what the inputs have shown."""
