@@ -938,7 +938,8 @@ class _Spectrum(NamedTuple):
     def of(cls, a: Floats, last: int) -> _Spectrum:
         """Transform a sequence, for products at lags up to the last."""
         size = _fast_length(len(a) + last + 1)
-        return cls(len(a), size, np.fft.rfft(a.astype(np.float32), size))
+        values = np.fft.rfft(a.astype(np.float32), size)
+        return cls(len(a), size, values.astype(np.complex64, copy=False))
 
 
 def _fast_length(least: int) -> int:
