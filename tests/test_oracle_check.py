@@ -504,6 +504,34 @@ def test_what_is_shown_is_wrong_by_our_convention(seed: int) -> None:
     assert first.deviation == "alpha-for-log-alpha"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_convention_holds_for_all_dtypes(dtype: str) -> None:
+    def temporal_average(values: Any, *, decay: float) -> Any:
+        own = first_average if values.dtype == dtype else Honest().temporal_average
+        return own(values, decay=decay)
+
+    calls = calls_of(only(temporal_average=temporal_average))
+    found = check_function(calls, "temporal_average", DTYPES, max_examples=40, seed=1)
+    (failure,) = [one.failure for one in found.values() if one.failure is not None]
+    assert failure.args["values"].dtype == dtype
+    assert not np.array_equal(failure.got, failure.expected)
+
+
+def test_texts_that_no_encoding_takes_are_shown_all_the_same(tmp_path: Path) -> None:
+    """Half an emoji, as where JavaScript has cut a text in two."""
+
+    def dense_params(n_in: int, n_out: int, bias: bool) -> int:
+        warnings.warn("cut \ud83d", stacklevel=1)
+        raise ValueError("bad \ud83d")
+
+    found = check(only(dense_params=dense_params), quick=True)
+    assert all("\\ud83d" in o.message for o in found.outcomes if o.status is Status.FAILED)
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    report.show(found, Console(file=file))
+    file.flush()
+    assert json.dumps(found.to_json()).isascii()
+
+
 def test_conventions_are_not_mixed() -> None:
     honest, turn = Honest(), itertools.count()
 

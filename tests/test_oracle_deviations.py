@@ -224,6 +224,19 @@ def test_float32_inside_and_another_mistake_are_both_named() -> None:
     assert sorted(names) == [("computed-in-float32", True), ("test-gate-median", True)]
 
 
+def test_results_in_half_precision_are_not_said_to_be_in_float32() -> None:
+    """All that is exact in half precision is in float32, too."""
+
+    class Half(Plain):
+        def prob_active_grad(self, log_alpha: Any, **law: float) -> Any:
+            right = Plain().prob_active_grad(log_alpha, **law)
+            return right.astype(np.float16).astype(np.float64)
+
+    found = diagnose(list(observe(Half(), ("prob_active_grad",))))
+    assert "computed-in-float32" not in {one.deviation for one in found}
+    assert not any(one.certain for one in found)
+
+
 def test_a_few_whole_numbers_prove_nothing() -> None:
     """That come out like a known mistake's, or that follow from a mistake that is not known."""
     wrong = DEVIATIONS["flops-size-from-channels"].implementation()

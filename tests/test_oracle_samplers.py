@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from l0ref.hard_concrete import HardConcrete
-from l0ref.oracle import samplers, targets
+from l0ref.oracle import hygiene, samplers, targets
 from l0ref.oracle.calls import Calls
 from l0ref.oracle.reference import reference
 from tests.honest_target import Honest, only, planted
@@ -90,9 +90,9 @@ def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
 
 def test_the_arithmetic_of_the_docstring() -> None:
     share = samplers._Budget().share(2 * len(samplers.LOG_ALPHA))
-    assert share == pytest.approx(1e-6 / (2 * 12 * 6 * 6))
+    assert share == pytest.approx(1e-6 / (2 * 12 * 7 * 6))
     assert len(samplers.FAMILIES) == 12
-    assert f"{share:.1e}" == "1.2e-09"
+    assert f"{share:.1e}" == "9.9e-10"
     threshold = stats.norm.isf(share / 2)
     assert f"{threshold:.1f}" == "6.1"
     law = HardConcrete(np.array(samplers.LOG_ALPHA), **samplers.LAW)
@@ -579,8 +579,35 @@ def test_what_is_planted_is_caught(own: Any, says: str, dtype: str) -> None:
     assert found.n <= samplers.LOOKS[0]  # at the first look
 
 
-def test_coarse_noise_is_caught_in_float64() -> None:
-    assert "the noise is too coarse" in drawn(coarse).message
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_coarse_noise_is_caught(dtype: str) -> None:
+    assert "the noise is too coarse" in drawn(coarse, dtype).message
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_noise_that_is_shared_over_more_axes_than_two_is_caught(dtype: str) -> None:
+    """One draw for all gates of a convolution that are at the same place of the last axis."""
+
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        shape = log_alpha.shape
+        if len(shape) > 2:
+            shape = (*[1] * (len(shape) - 2), *shape[-2:])
+        return gates(
+            log_alpha, np.broadcast_to(noise(n, shape, seed), (n, *log_alpha.shape)), **law
+        )
+
+    assert "they share noise" in drawn(draw, dtype).message
+
+
+def test_axes_of_length_1_are_not_to_be_lost() -> None:
+    def draw(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
+        return np.squeeze(gates(log_alpha, noise(n, log_alpha.shape, seed), **law))
+
+    assert "an array of shape (8192, 2, 1, 3, 1) is due" in drawn(draw).message
+    manners = hygiene.check_manners(calls_of(only(draw=draw)), "draw", DTYPES, seed=1)
+    messages = [message for message, _ in manners.faults]
+    for shape, n in (((3,), 1), ((1,), 5), ((2, 1), 5)):
+        assert any(m.startswith(f"with log_alpha of shape {shape} and n = {n}:") for m in messages)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -614,7 +641,7 @@ def test_what_is_said_of_noise_that_comes_again() -> None:
     # equal float32 below 1, of spacing 2^-24 at most, or equal noise of 23 bits
     densest = float(np.max(law.pdf(x)))
     equal = densest * 2.0**-24 + 2.0**-23
-    assert equal <= samplers.COARSEST == 2.0**-22
+    assert equal <= samplers.COARSEST["float64"] == 2.0**-22
     pairs = math.comb(samplers.N_MANY, 2)
     assert pairs == 44850
     q = 4 * samplers.NEAR
@@ -622,7 +649,7 @@ def test_what_is_said_of_noise_that_comes_again() -> None:
     assert q == 2.0**-16
     assert f"{chance:.0e}" == "4e-15"
     assert chance <= samplers.SAME_CHANCE
-    again = samplers.LOOKS[-1] ** 2 / 2 * samplers.COARSEST**3
+    again = samplers.LOOKS[-1] ** 2 / 2 * samplers.COARSEST["float64"] ** 3
     assert again == 2.0**-25
     assert again**2 <= samplers.SAME_CHANCE
 

@@ -1,6 +1,7 @@
 """However a target behaves, one call fails, the message says why, and the next call is served."""
 
 import contextlib
+import copy
 import importlib
 import json
 import math
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from l0ref.oracle import protocol, watch
+from l0ref.oracle.compare import describe
 from l0ref.oracle.interface import FUNCTIONS, Target
 from l0ref.oracle.reference import Reference, numba, reference
 from l0ref.oracle.targets import (
@@ -490,6 +492,57 @@ def test_global_state_is_watched_in_this_process_too() -> None:
         told = target.call("prob_active", ARGS).state
     assert told == ("the global state of random changed", "the filters of warnings changed")
     assert list(warnings.filters) == before
+
+
+def test_what_was_changed_in_this_process_is_put_back(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+
+    def prob_active(log_alpha: Any, **law: float) -> Any:
+        np.seterr(over="raise")
+        np.set_printoptions(precision=3)
+        sys.path.append("/nowhere")
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+        sys.setrecursionlimit(sys.getrecursionlimit() + 7)
+        return log_alpha
+
+    def state() -> Any:
+        return (np.geterr(), np.get_printoptions(), sys.path, os.getcwd(), sys.getrecursionlimit())
+
+    before = copy.deepcopy(state())
+    with open_target({"prob_active": prob_active}) as target:
+        told = target.call("prob_active", ARGS).state
+    assert state() == before
+    for said in (
+        "numpy.geterr() changed in over",
+        "numpy.get_printoptions() changed in precision",
+        "sys.path changed",
+        "the working directory changed",
+        "the recursion limit changed",
+    ):
+        assert any(one.startswith(said) for one in told)
+
+
+def test_results_that_a_later_call_writes_over_are_told(opened: Open) -> None:
+    kept = f"room = np.zeros({LOG_ALPHA.shape})"
+    target = opened("room[...] = log_alpha\nreturn room", before=kept)
+    other = {**ARGS, "log_alpha": ARGS["log_alpha"] + 1}
+    assert target.call("prob_active", ARGS).state == ()
+    assert target.call("prob_active", ARGS).state == ()  # with the same
+    said = "what an earlier call returned was written over"
+    assert target.call("prob_active", other).state == (said,)
+
+
+@pytest.mark.parametrize("timeout", [1e12, math.inf])
+def test_any_time_may_be_given(timeout: float) -> None:
+    with open_target({"dense_params": lambda n_in, n_out, bias: 16}) as target:
+        assert target.call("dense_params", PARAMS, timeout=timeout).result == 16
+
+
+def test_masked_arrays_are_told_from_others(opened: Open) -> None:
+    target = opened("return np.ma.masked_equal(log_alpha, 0)")
+    assert "masked array" in describe(target.call("prob_active", ARGS).result)
 
 
 def test_the_first_import_is_not_taken_for_the_functions_doing(tmp_path: Path) -> None:

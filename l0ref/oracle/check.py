@@ -14,7 +14,7 @@ import numpy as np
 from .compare import Mismatch, Tolerance, compare
 from .interface import FUNCTIONS
 from .report import PHASES, Observation, Outcome, Report, Status, plain
-from .watch import Raised
+from .watch import Raised, readable
 
 if TYPE_CHECKING:
     from .calls import Calls, Verdict
@@ -305,7 +305,7 @@ class Checker:
                 "Among the expected failures, and not implemented, so that nothing was checked: "
                 f"{', '.join(unchecked)}. Take it off the list."
             )
-        return remarks
+        return [readable(remark) for remark in remarks]
 
     # --- vectors ---
 
@@ -620,7 +620,8 @@ def _seed(seed: int, *names: str) -> int:
 
 
 def _writable(outcome: Outcome) -> Outcome:
-    """Leave a result out of the evidence if it raises when it is written."""
+    """Leave a result out of the evidence if it raises when it is written; let its text be read."""
+    outcome = outcome._replace(message=readable(outcome.message))
     try:
         json.dumps(plain(outcome.evidence))
     except Exception as error:

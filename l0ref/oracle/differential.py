@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from .allowed import CASES, as_dtype, sign_of, tolerance_for
 from .calls import Calls, GivenUp, NotImplementedByTarget
 from .compare import Mismatch, Tolerance, compare, describe
+from .interface import FUNCTIONS
 from .plain import Plain
 from .reference import reference
 from .report import Observation
@@ -141,14 +142,21 @@ def check_function(
     GivenUp
         If the function runs out of time again and again.
     """
+    takes_noise = "u" in FUNCTIONS[function].parameters
     found: dict[str, Found] = {}
     while left := [dtype for dtype in dtypes if dtype not in found]:
-        comparisons = [_Comparison(calls, function, dtype) for dtype in left]
+        shared = _Conventions(function)
+        comparisons = [
+            # signs of the noise are compared for all functions together
+            _Comparison(calls, function, d, _Conventions(function) if takes_noise else shared)
+            for d in left
+        ]
         failing = _search(comparisons, max_examples=max_examples, seed=seed)
         if failing is not None and failing.is_mixed:
             # What was wrong by our convention, and before that right by another one, says more.
-            ours = _Comparison(calls, function, failing.dtype, ours_alone=True)
-            failing = _search([ours], max_examples=max_examples, seed=seed) or failing
+            alone = _Conventions(function, ours_alone=True)
+            ours = [_Comparison(calls, function, dtype, alone) for dtype in left]
+            failing = _search(ours, max_examples=max_examples, seed=seed) or failing
         found |= {one.dtype: one.found() for one in ([failing] if failing else comparisons)}
     return found
 
@@ -168,6 +176,68 @@ def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> 
     return failing
 
 
+class _Conventions:
+    """Those that explain every result of a function so far, in whatever dtype.
+
+    Parameters
+    ----------
+    function : str
+    ours_alone : bool, optional
+        Let no other one excuse a result.
+
+    Attributes
+    ----------
+    alive : dict of str to callable or None
+        Ours, "", and others. None left: a failure.
+    """
+
+    def __init__(self, function: str, *, ours_alone: bool = False) -> None:
+        self.function = function
+        others = {} if ours_alone else CASES[function].alternatives
+        self.alive: dict[str, _Convention | None] = {"": None, **others}
+        # What ours explains is not held against the others until it matters, for that takes long.
+        self._unread: list[tuple[dict[str, Any], Any, str]] = []
+
+    def explaining(self, given: dict[str, Any], got: Any, dtype: str, *, ours: bool) -> set[str]:
+        """Return which explain this result too; ours does, if it says so."""
+        if ours and "" in self.alive:
+            return set(self.alive)
+        return {
+            name
+            for name, other in self.alive.items()
+            if other
+            and all(self._explains(other, *one) for one in [(given, got, dtype), *self._unread])
+        }
+
+    def keep(self, names: set[str], given: dict[str, Any], got: Any, dtype: str) -> None:
+        """Take in a result, and by which it is right."""
+        self.alive = {name: other for name, other in self.alive.items() if name in names}
+        if "" in names:
+            self._unread.append((given, got, dtype))
+        else:
+            self._unread.clear()
+
+    def used(self) -> tuple[str, str]:
+        """Return which convention explains all, and by which sign of the noise alone."""
+        if "" not in self.alive:
+            return next(iter(self.alive)), sign_of(self.alive)
+        others = [
+            name
+            for name, other in self.alive.items()
+            if other
+            and sign_of([name]) == "-"
+            and all(self._explains(other, *one) for one in self._unread)
+        ]
+        return "", sign_of(["", *others])
+
+    def _explains(
+        self, convention: _Convention, given: dict[str, Any], got: Any, dtype: str
+    ) -> bool:
+        right, inputs = convention(given)
+        allowed = tolerance_for(self.function, inputs, right, dtype)
+        return compare(got, right, allowed, dtype=dtype) is None
+
+
 class _Comparison:
     """A function of the target and of the reference in a dtype, and what their results have shown.
 
@@ -175,8 +245,8 @@ class _Comparison:
     ----------
     calls : Calls
     function, dtype : str
-    ours_alone : bool, optional
-        Let no other convention excuse a result.
+    conventions : _Conventions
+        Shared by all dtypes that are compared together: a function keeps to one.
 
     Attributes
     ----------
@@ -184,40 +254,27 @@ class _Comparison:
         The last call that failed, the smallest when all have been shrunk.
     """
 
-    def __init__(
-        self, calls: Calls, function: str, dtype: str, *, ours_alone: bool = False
-    ) -> None:
+    def __init__(self, calls: Calls, function: str, dtype: str, conventions: _Conventions) -> None:
         self.calls, self.function, self.dtype = calls, function, dtype
+        self.conventions = conventions
         self.failure: Observation | None = None
         self._message = ""
         self._n_checks = self._n_missing = 0
-        # Conventions that explain every result so far: ours, "", and others. None left: a failure.
-        others = {} if ours_alone else CASES[function].alternatives
-        self._alive: dict[str, _Convention | None] = {"": None, **others}
-        # What ours explains is not held against the others until it matters, for that takes long.
-        self._unread: list[tuple[dict[str, Any], Any]] = []
 
     def fails(self, args: dict[str, Any]) -> bool:
         """Whether the target's result is wrong. What it shows is remembered."""
         given = {name: value for name, value in args.items() if name != PROBES}
         expected, tolerance = expect(self.function, args, self.dtype)
-        explained: dict[str, _Convention | None] = {}
+        conventions, explained, kept = self.conventions, set(), None
 
         def comparison(got: Any) -> Mismatch | None:
+            nonlocal explained, kept
             if self.function == "compact":
                 wrong = compare_compact(got, given["network"], args[PROBES], self.dtype)
             else:
                 wrong = compare(got, expected, tolerance, dtype=self.dtype)
-            if wrong is None and "" in self._alive:
-                explained.update(self._alive)
-                if self.failure is None:
-                    self._unread.append((given, copied(got)))  # it may be written over
-                return None
-            for name, convention in self._alive.items():
-                if convention is not None and all(
-                    self._explains(convention, *one) for one in [(given, got), *self._unread]
-                ):
-                    explained[name] = convention
+            explained = conventions.explaining(given, got, self.dtype, ours=wrong is None)
+            kept = copied(got)  # it may be written over
             return None if explained else wrong or Mismatch(MIXED, float("inf"))
 
         if self.failure is None:
@@ -238,10 +295,8 @@ class _Comparison:
                 self._n_missing += 1
             return False
         if verdict.wrong is None:
-            if self.failure is None:
-                self._alive = explained
-                if "" not in explained:
-                    self._unread.clear()
+            if self.failure is None and explained:
+                conventions.keep(explained, given, kept, self.dtype)
             return False
         self._message = verdict.wrong.message
         self.failure = Observation(
@@ -265,25 +320,8 @@ class _Comparison:
         found = Found(self._n_checks, self.failure, self._message, self._n_missing)
         if self.failure is not None:
             return found
-        if "" not in self._alive:
-            convention = next(iter(self._alive))
-            return found._replace(convention=convention, sign=sign_of(self._alive))
-        by = [
-            "",
-            *(
-                name
-                for name, other in self._alive.items()
-                if other
-                and sign_of([name]) == "-"
-                and all(self._explains(other, *one) for one in self._unread)
-            ),
-        ]
-        return found._replace(sign=sign_of(by))
-
-    def _explains(self, convention: _Convention, given: dict[str, Any], got: Any) -> bool:
-        right, inputs = convention(given)
-        allowed = tolerance_for(self.function, inputs, right, self.dtype)
-        return compare(got, right, allowed, dtype=self.dtype) is None
+        convention, sign = self.conventions.used()
+        return found._replace(convention=convention, sign=sign)
 
 
 _Convention = Callable[[Any], Any]

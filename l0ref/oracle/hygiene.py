@@ -61,6 +61,16 @@ COARSE_IN_TAILS = frozenset(
 EXTREMES = (-np.inf, -(2.0**100), -200.0, 200.0, 2.0**100, np.inf)
 
 
+DRAWN = (
+    np.array([0.5, -1.0, 2.0]),
+    np.array([0.5]),
+    np.array([[0.5], [-1.0]]),
+    np.array(0.5),
+    np.zeros((0,)),
+)
+"""Gates to draw: no axis may be lost, be it of length 1."""
+
+
 class Manners(NamedTuple):
     """What was found for a function."""
 
@@ -235,8 +245,8 @@ class _Run:
     def draws(self) -> None:
         """Call `draw` and `draw_vjp` with few draws, none, and gates that know no chance."""
         for dtype in self.dtypes:
-            for log_alpha in (np.array([0.5, -1.0, 2.0]), np.array(0.5), np.zeros((0,))):
-                for n in (5, 0):
+            for log_alpha in DRAWN:
+                for n in (5, 1, 0):
                     shape = (n, *log_alpha.shape)
                     args = self._drawing(log_alpha, n, dtype)
                     answer = self.calls.call(self.function, args)

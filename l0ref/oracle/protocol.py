@@ -172,6 +172,8 @@ def encode(value: Any, *, binary: bool = False) -> Any:
     >>> encode({"flops": 12, "loss": float("nan"), "shape": (2, 3)})
     {'flops': 12, 'loss': 'nan', 'shape': [2, 3]}
     """
+    if isinstance(value, np.ma.MaskedArray):  # what is masked is no number
+        return {"foreign": f"masked array of {value.dtype}"}
     if isinstance(value, np.ndarray | np.generic):
         return _encode_array(np.asarray(value), binary)
     if value is None or isinstance(value, bool | int | str):

@@ -448,6 +448,8 @@ class _ObjectTarget(OpenTarget):
         return call
 
 
+_LONGEST = 1e6
+"""Seconds, the most that a timer is set to: eleven days. Systems refuse much more."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 1e-3
 """Seconds until the alarm rings again, if it is not heeded, and the least of them."""
 
@@ -494,7 +496,7 @@ def _in_time(function: Callable[..., Any], seconds: float) -> Callable[..., Any]
 
         start = time.monotonic()
         handler = signal.signal(signal.SIGALRM, ring)
-        before, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+        before, interval = signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
         try:
             return function(**args)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import locale
 import logging
 import os
@@ -10,17 +11,29 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .protocol import layout_of, with_layout
 
-__all__ = ["Call", "Raised", "changed_paths", "copied", "observe", "snapshot", "state_changes"]
+__all__ = [
+    "Call",
+    "Raised",
+    "changed_paths",
+    "copied",
+    "observe",
+    "readable",
+    "snapshot",
+    "state_changes",
+]
 
 
 _MACHINERY = tuple(os.path.join(os.path.dirname(__file__), f"{n}.py") for n in ("watch", "targets"))
 """Files that are between a target and whoever calls it."""
+
+
+RECURSION = "the recursion limit"
 
 
 class Call(NamedTuple):
@@ -45,6 +58,19 @@ class Call(NamedTuple):
     changed: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def readable(text: str) -> str:
+    r"""Return a text that can be written, in any encoding of Unicode.
+
+    Halves of characters, as JavaScript makes them when it cuts an emoji in two, cannot.
+
+    Examples
+    --------
+    >>> readable("cut \ud83d")
+    'cut \\ud83d'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Raised(NamedTuple):
@@ -85,7 +111,8 @@ def observe(
     function : callable
     args : mapping of str to object
     restore : bool, optional
-        False if nobody else does: the generators are left where they are, which takes less time.
+        False if nobody else works here: the generators are left where they are, and what a call
+        changes of the rest is left as it is, which takes less time.
 
     Returns
     -------
@@ -109,17 +136,23 @@ def observe(
             result = function(**given)
         except BaseException as error:
             raised = error
+        recursion = sys.getrecursionlimit()
+        sys.setrecursionlimit(before[RECURSION])  # at once: to look at the rest takes calls, too
         filters_changed = list(warnings.filters) != filters
-    after = snapshot()
+    after = snapshot() | {RECURSION: recursion}
     state = state_changes(before, after)
+    if restore and state:
+        _put_back(before, after)
     for name, one in generators.items():
         if name in at_rest and after.get(name) == before[name]:
             one.put(at_rest[name])
+    state = (*state, *_Earlier.written_over())
     if filters_changed:
         state = (*state, "the filters of warnings changed")
     if len(sys.modules) > n_modules:  # an import's doing; what is the function's, it does again
         state = ()
         caught = [one for one in caught if not issubclass(one.category, DeprecationWarning)]
+    _Earlier.keep(result)
     texts = (f"{one.category.__name__}: {one.message}" for one in caught)
     call = Call(
         result=result,
@@ -222,6 +255,7 @@ def snapshot() -> dict[str, Any]:
         "os.environ": _environment(),
         "sys.path": list(sys.path),
         "the locale": locale.setlocale(locale.LC_ALL),
+        RECURSION: sys.getrecursionlimit(),
         "the level of logging's root": logging.root.level,
         "the handlers of logging's root": list(logging.root.handlers),
     }
@@ -233,6 +267,59 @@ def snapshot() -> dict[str, Any]:
     if hasattr(jax, "config"):
         state["jax.config.jax_enable_x64"] = jax.config.jax_enable_x64
     return state
+
+
+def _put_back(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Undo changes that would be in the way of whoever else works in this process."""
+    puts: dict[str, Callable[[Any], Any]] = {
+        "numpy.geterr()": lambda was: np.seterr(**was),
+        "numpy.get_printoptions()": lambda was: np.set_printoptions(**was),
+        "the working directory": os.chdir,
+        "sys.path": lambda was: sys.path.__setitem__(slice(None), was),
+        "the locale": lambda was: locale.setlocale(locale.LC_ALL, was),
+        "the level of logging's root": logging.root.setLevel,
+    }
+    for name, put in puts.items():
+        if before[name] != after.get(name):
+            with contextlib.suppress(Exception):  # the folder may be gone
+                put(before[name])
+
+
+class _Earlier:
+    """What the call before returned, and a copy of it."""
+
+    BYTES = 2**20
+    """Of more no copy is made, for it would take too long."""
+    result: ClassVar[Any] = None
+    copy: ClassVar[Any] = None
+
+    @classmethod
+    def keep(cls, result: Any) -> None:
+        """Keep a result in place of the one before."""
+        cls.result = cls.copy = None
+        with contextlib.suppress(Exception):  # of classes of the target's own, or without an end
+            if _bytes_in(result) <= cls.BYTES:
+                cls.copy, cls.result = copied(result), result
+
+    @classmethod
+    def written_over(cls) -> tuple[str, ...]:
+        """Say whether it is another one than it was."""
+        with contextlib.suppress(Exception):
+            if changed_paths(cls.copy, cls.result):
+                return ("what an earlier call returned was written over",)
+        return ()
+
+
+def _bytes_in(value: Any) -> int:
+    if type(value) is np.ndarray:
+        return value.nbytes
+    if isinstance(value, np.ndarray):
+        raise TypeError("of other classes a copy is not the same")
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_in, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes_in, value))
+    return 0
 
 
 def _environment() -> dict[Any, Any]:
