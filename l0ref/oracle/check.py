@@ -33,7 +33,7 @@ __all__ = [
 
 DTYPES = ("float64", "float32")
 EXAMPLES = 50
-QUICK_EXAMPLES = 5
+QUICK_EXAMPLES = 4
 SLOW = {"train": 4, "loss_and_grads": 2, "predict": 2, "compact": 2, "expected_cost": 2, "var": 2}
 """Fewer random inputs by this, where the reference itself takes long."""
 DRAWN = ("draw", "draw_vjp")

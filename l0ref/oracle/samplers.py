@@ -226,7 +226,8 @@ def check_draw(
         gates = _Gates(np.array(LOG_ALPHA), LAW)
         pace.try_out(lambda n: _draw(calls, dtype, gates, n, seed, exact), AT_FIRST * looks[0])
         first = pace.affordable(looks[0], AT_FIRST)
-        _check_places(calls, dtype, first, seed, budget, exact)
+        few = first // 4 if quick else first
+        _check_places(calls, dtype, min(first, max(few, FEWEST)), seed, budget, exact)
         next_seed = seed
         for look in (first, *looks[1:]):
             if n and not pace.has_time(look - n):
@@ -450,9 +451,9 @@ def _check_places(
     calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exact: _Exact
 ) -> None:
     """Gates on two and four axes, and another law: each has the atoms of its own log_alpha."""
-    for axes, size in (((2, 3), n), (OTHER_AXES, min(n, max(n // 4, FEWEST)))):
+    for axes in ((2, 3), OTHER_AXES):
         gates = _Gates(np.reshape(OTHER_LOG_ALPHA, axes), OTHER_LAW)
-        _draw_more(calls, dtype, gates, size, seed, exact)
+        _draw_more(calls, dtype, gates, n, seed, exact)
         gates.check(budget)
 
 
