@@ -932,22 +932,22 @@ MUTANTS = (
     Mutant(
         "kernels-philox-with-one-key",
         "jit/noise.py",
-        "            k0, k1 = (k0 + _STEP0) & _LOW, (k1 + _STEP1) & _LOW\n",
+        "            k0, k1 = k0 + _STEP0, k1 + _STEP1\n",
         "",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape3]",
     ),
     Mutant(
-        "kernels-philox-with-a-key-of-33-bits",
+        "kernels-philox-with-words-of-64-bits",
         "jit/noise.py",
-        "k0, k1 = (k0 + _STEP0) & _LOW, (k1 + _STEP1) & _LOW",
-        "k0, k1 = k0 + _STEP0, k1 + _STEP1",
+        "left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)",
+        "left, right = _M0 * w0, _M1 * w2",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape3]",
     ),
     Mutant(
         "kernels-words-the-other-way-round",
         "jit/noise.py",
-        "pairs[2 * i + 1] = w2 | (w3 << _HALF)",
-        "pairs[2 * i + 1] = w3 | (w2 << _HALF)",
+        "pairs[2 * i + 1] = (w2 & _LOW) | (w3 << _HALF)",
+        "pairs[2 * i + 1] = (w3 & _LOW) | (w2 << _HALF)",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape4]",
     ),
     Mutant(
