@@ -517,7 +517,7 @@ def test_one_convention_holds_for_all_dtypes(dtype: str) -> None:
     assert not np.array_equal(failure.got, failure.expected)
 
 
-def test_texts_that_no_encoding_takes_are_shown_all_the_same(tmp_path: Path) -> None:
+def test_texts_that_no_encoding_takes_are_shown_all_the_same() -> None:
     """Half an emoji, as where JavaScript has cut a text in two."""
 
     def dense_params(n_in: int, n_out: int, bias: bool) -> int:
@@ -1074,7 +1074,7 @@ def test_training_that_clamps_log_alpha_is_caught() -> None:
 
     found = check(only(train=train), dtypes=("float64",), quick=True)
     failed = {o.phase: o.message for o in found.outcomes if o.status is Status.FAILED}
-    assert failed.keys() <= {"vectors", "random"}  # of few random inputs, none may start far out
+    assert failed.keys() == {"vectors", "random"}
     assert "training/train/mlp-far" in failed["vectors"]
 
 

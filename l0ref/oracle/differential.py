@@ -213,7 +213,7 @@ class _Conventions:
         """Take in a result, and by which it is right."""
         self.alive = {name: other for name, other in self.alive.items() if name in names}
         if "" in names:
-            self._unread.append((given, got, dtype))
+            self._unread.append((given, copied(got), dtype))  # it may be written over
         else:
             self._unread.clear()
 
@@ -265,17 +265,18 @@ class _Comparison:
         """Whether the target's result is wrong. What it shows is remembered."""
         given = {name: value for name, value in args.items() if name != PROBES}
         expected, tolerance = expect(self.function, args, self.dtype)
-        conventions, explained, kept = self.conventions, set(), None
 
         def comparison(got: Any) -> Mismatch | None:
-            nonlocal explained, kept
             if self.function == "compact":
                 wrong = compare_compact(got, given["network"], args[PROBES], self.dtype)
             else:
                 wrong = compare(got, expected, tolerance, dtype=self.dtype)
-            explained = conventions.explaining(given, got, self.dtype, ours=wrong is None)
-            kept = copied(got)  # it may be written over
-            return None if explained else wrong or Mismatch(MIXED, float("inf"))
+            names = self.conventions.explaining(given, got, self.dtype, ours=wrong is None)
+            if not names:
+                return wrong or Mismatch(MIXED, float("inf"))
+            if self.failure is None:
+                self.conventions.keep(names, given, got, self.dtype)
+            return None
 
         if self.failure is None:
             self._n_checks += 1
@@ -295,8 +296,6 @@ class _Comparison:
                 self._n_missing += 1
             return False
         if verdict.wrong is None:
-            if self.failure is None and explained:
-                conventions.keep(explained, given, kept, self.dtype)
             return False
         self._message = verdict.wrong.message
         self.failure = Observation(

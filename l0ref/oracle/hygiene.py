@@ -61,7 +61,7 @@ COARSE_IN_TAILS = frozenset(
 EXTREMES = (-np.inf, -(2.0**100), -200.0, 200.0, 2.0**100, np.inf)
 
 
-DRAWN = (
+DRAWN_GATES = (
     np.array([0.5, -1.0, 2.0]),
     np.array([0.5]),
     np.array([[0.5], [-1.0]]),
@@ -245,7 +245,7 @@ class _Run:
     def draws(self) -> None:
         """Call `draw` and `draw_vjp` with few draws, none, and gates that know no chance."""
         for dtype in self.dtypes:
-            for log_alpha in DRAWN:
+            for log_alpha in DRAWN_GATES:
                 for n in (5, 1, 0):
                     shape = (n, *log_alpha.shape)
                     args = self._drawing(log_alpha, n, dtype)

@@ -217,6 +217,7 @@ def check_draw(
         No look is begun that would end later, and the first one is made smaller.
     """
     looks = QUICK_LOOKS if quick else LOOKS
+    triples = dtype == "float64" or not quick
     budget = _Budget()
     exact = _Exact(calls, seconds)
     pace = exact.pace
@@ -226,8 +227,8 @@ def check_draw(
         gates = _Gates(np.array(LOG_ALPHA), LAW)
         pace.try_out(lambda n: _draw(calls, dtype, gates, n, seed, exact), AT_FIRST * looks[0])
         first = pace.affordable(looks[0], AT_FIRST)
-        few = first // 4 if quick else first
-        _check_places(calls, dtype, min(first, max(few, FEWEST)), seed, budget, exact)
+        n_placed = min(first, max(first // 4, FEWEST)) if quick else first
+        _check_places(calls, dtype, n_placed, seed, budget, exact)
         next_seed = seed
         for look in (first, *looks[1:]):
             if n and not pace.has_time(look - n):
@@ -239,9 +240,9 @@ def check_draw(
             gates.check(budget)
             gates.check_rows(budget)
             if look == first:
-                if dtype == "float64" or not quick:
+                if triples:
                     _check_triples_of_stream(gates, budget)
-                _check_many(calls, dtype, seed, budget, exact, quick=quick)
+                _check_many(calls, dtype, seed, budget, exact, triples=triples)
                 if pace.each(N_WIDE) <= calls.timeout / 2:
                     _check_wide(calls, dtype, seed, budget, exact)
                 _check_far(calls, dtype, pace.affordable(N_FAR), seed, budget, exact)
@@ -472,7 +473,7 @@ def _check_wide(calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Ex
 
 
 def _check_many(
-    calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact, *, quick: bool
+    calls: Calls, dtype: str, seed: int, budget: _Budget, exact: _Exact, *, triples: bool
 ) -> None:
     """Some hundred gates that are alike: no two share noise, and it is not of few values."""
     gates = _Gates(np.full(N_MANY, LOG_ALPHA_OF_MANY), LAW)
@@ -486,7 +487,7 @@ def _check_many(
     _draw_more(calls, dtype, gates, n, seed, exact)
     gates.check_shared(budget)
     gates.check_spread(budget)
-    if dtype == "float64" or not quick:
+    if triples:
         gates.check_triples(budget)
     gates.check_ties(budget, COARSEST[dtype])
 

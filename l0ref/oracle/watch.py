@@ -248,15 +248,10 @@ def _generators() -> dict[str, _Generator]:
 def snapshot() -> dict[str, Any]:
     """Return the global state that an honest function leaves alone, by what it is called."""
     state: dict[str, Any] = {name: _frozen(one.get()) for name, one in _generators().items()}
+    state |= {name: get() for name, (get, _) in _SETTINGS.items()}
     state |= {
-        "numpy.geterr()": np.geterr(),
-        "numpy.get_printoptions()": np.get_printoptions(),
-        "the working directory": _working_directory(),
         "os.environ": _environment(),
-        "sys.path": list(sys.path),
-        "the locale": locale.setlocale(locale.LC_ALL),
         RECURSION: sys.getrecursionlimit(),
-        "the level of logging's root": logging.root.level,
         "the handlers of logging's root": list(logging.root.handlers),
     }
     torch: Any = sys.modules.get("torch")
@@ -271,15 +266,7 @@ def snapshot() -> dict[str, Any]:
 
 def _put_back(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Undo changes that would be in the way of whoever else works in this process."""
-    puts: dict[str, Callable[[Any], Any]] = {
-        "numpy.geterr()": lambda was: np.seterr(**was),
-        "numpy.get_printoptions()": lambda was: np.set_printoptions(**was),
-        "the working directory": os.chdir,
-        "sys.path": lambda was: sys.path.__setitem__(slice(None), was),
-        "the locale": lambda was: locale.setlocale(locale.LC_ALL, was),
-        "the level of logging's root": logging.root.setLevel,
-    }
-    for name, put in puts.items():
+    for name, (_, put) in _SETTINGS.items():
         if before[name] != after.get(name):
             with contextlib.suppress(Exception):  # the folder may be gone
                 put(before[name])
@@ -332,6 +319,20 @@ def _working_directory() -> str:
         return os.getcwd()
     except FileNotFoundError:  # someone has removed it
         return "a directory that is gone"
+
+
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "numpy.geterr()": (np.geterr, lambda was: np.seterr(**was)),
+    "numpy.get_printoptions()": (np.get_printoptions, lambda was: np.set_printoptions(**was)),
+    "the working directory": (_working_directory, os.chdir),
+    "sys.path": (lambda: list(sys.path), lambda was: sys.path.__setitem__(slice(None), was)),
+    "the locale": (
+        lambda: locale.setlocale(locale.LC_ALL),
+        lambda was: locale.setlocale(locale.LC_ALL, was),
+    ),
+    "the level of logging's root": (lambda: logging.root.level, logging.root.setLevel),
+}
+"""How to look at what is watched, and how to put it back."""
 
 
 def _frozen(value: Any) -> Any:
