@@ -227,8 +227,7 @@ def check_draw(
         gates = _Gates(np.array(LOG_ALPHA), LAW)
         pace.try_out(lambda n: _draw(calls, dtype, gates, n, seed, exact), AT_FIRST * looks[0])
         first = pace.affordable(looks[0], AT_FIRST)
-        n_placed = min(first, max(first // 4, FEWEST)) if quick else first
-        _check_places(calls, dtype, n_placed, seed, budget, exact)
+        _check_places(calls, dtype, first, seed, budget, exact)
         next_seed = seed
         for look in (first, *looks[1:]):
             if n and not pace.has_time(look - n):
@@ -452,9 +451,9 @@ def _check_places(
     calls: Calls, dtype: str, n: int, seed: int, budget: _Budget, exact: _Exact
 ) -> None:
     """Gates on two and four axes, and another law: each has the atoms of its own log_alpha."""
-    for axes in ((2, 3), OTHER_AXES):
+    for axes, size in (((2, 3), n), (OTHER_AXES, min(n, max(n // 4, FEWEST)))):
         gates = _Gates(np.reshape(OTHER_LOG_ALPHA, axes), OTHER_LAW)
-        _draw_more(calls, dtype, gates, n, seed, exact)
+        _draw_more(calls, dtype, gates, size, seed, exact)
         gates.check(budget)
 
 
