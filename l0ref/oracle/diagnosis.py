@@ -383,14 +383,15 @@ def _case(seen: Observation) -> _Case | None:
         # another shape: anything that has the same is closer
         zero = [np.zeros(value.shape) for value in got]
         return None if seen.ok else _Case(seen.function, args, got, None, zero, False, eps, np.inf)
-    off = max(
-        _ratio(_distance(a, b), room, b, eps)
-        for a, b, room in zip(right, got, allowed, strict=True)
-    )
+    each = [(_distance(a, b), b, room) for a, b, room in zip(right, got, allowed, strict=True)]
+    off = max(_ratio(distance, room, b, eps) for distance, b, room in each)
     if seen.ok and off > 2 * SLACK + 2:
         return None  # right by another convention, of which nothing can be read off
     # What failed may have these numbers right: of another dtype, or by another convention before.
-    ok = seen.ok or (off <= 1 and seen.function != "compact")  # which may be right and too large
+    # Within what is allowed, that is, and not within rounding: digits that are lost are no more.
+    within = all(bool(np.all(distance <= room)) for distance, _, room in each)
+    # a compact network may be right and too large
+    ok = seen.ok or (within and seen.function != "compact")
     return _Case(seen.function, args, got, right, allowed, ok, eps, off)
 
 
