@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 
 from l0ref.hard_concrete import HardConcrete
-from l0ref.oracle import hygiene, samplers, targets
+from l0ref.oracle import draw_tests, hygiene, samplers, targets
 from l0ref.oracle.calls import Calls
 from l0ref.oracle.reference import reference
 from tests.honest_target import Honest, only, planted
@@ -85,13 +86,72 @@ def test_all_chances_of_a_false_alarm_add_up_to_what_is_promised() -> None:
         calls = calls_of(HONEST)
         spent += samplers.check_draw(calls, dtype, seed=3).spent
         spent += samplers.check_draw_vjp(calls, dtype, seed=3).spent
-    assert 0.2 * samplers.ALPHA < spent <= samplers.ALPHA * (1 + 1e-9)
+    assert 0.2 * draw_tests.ALPHA < spent <= draw_tests.ALPHA * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_alarm_is_of_the_test_that_was_begun_first(threads: int) -> None:
+    """Whichever is done first; and what was begun after it does not count."""
+
+    def test(seconds: float, message: str, budget: draw_tests.Budget) -> None:
+        time.sleep(seconds)
+        budget.spend(1.0)
+        if message:
+            raise draw_tests.Alarm(message)
+
+    def all_three(tests: samplers._Tests) -> None:
+        tests.begin(test, 0.0, "")
+        tests.begin(test, 0.2, "slow")
+        tests.begin(test, 0.0, "quick")
+        tests.finish()
+
+    with samplers._Tests(threads) as tests:
+        with pytest.raises(draw_tests.Alarm, match="slow"):
+            all_three(tests)
+        assert (tests.budget.spent, tests.budget.n_tests) == (2.0, 2)
+
+
+def test_gates_so_far_do_not_change_when_more_are_drawn() -> None:
+    made = draw_tests.Gates(np.zeros(1), samplers.LAW)
+    seen: Any = None
+    made.add(np.zeros((3, 1)), seen)
+    before = made.so_far()
+    made.add(np.ones((2, 1)), seen)
+    assert (before.n, made.n) == (3, 5)
+    assert before.all_scores().shape == (1, 3)
+    assert made.all_scores().shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [("", ""), ("u[:, 1] = u[:, 0]", "they share noise")],
+    ids=["honest", "shared noise"],
+)
+def test_the_same_is_found_in_a_process_of_its_own(change: str, says: str, tmp_path: Path) -> None:
+    """There, draws are tested in threads while more are drawn: the tests and verdicts are alike."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\n"
+        "from tests.honest_target import Honest\n"
+        "def draw(log_alpha, n, seed, **law):\n"
+        "    u = np.random.default_rng(seed).random((n, *log_alpha.shape)).clip(1e-12)\n"
+        f"    {f'if log_alpha.shape == (3,): {change}' if change else ''}\n"
+        "    return Honest().sample(log_alpha.astype(float), u, **law).astype(log_alpha.dtype)\n"
+    )
+    found = []
+    for isolate in (False, None):
+        with targets.open_target(str(path), isolate=isolate) as target:
+            found.append(samplers.check_draw(Calls(target), "float64", seed=5, quick=True))
+    here, there = found
+    assert says in here.message
+    assert (here.message, here.n) == (there.message, there.n)
+    assert here.spent == pytest.approx(there.spent)
 
 
 def test_the_arithmetic_of_the_docstring() -> None:
-    share = samplers._Budget().share(2 * len(samplers.LOG_ALPHA))
+    share = draw_tests.Budget().share(2 * len(samplers.LOG_ALPHA))
     assert share == pytest.approx(1e-6 / (2 * 12 * 7 * 6))
-    assert len(samplers.FAMILIES) == 12
+    assert len(draw_tests.FAMILIES) == 12
     assert f"{share:.1e}" == "9.9e-10"
     threshold = stats.norm.isf(share / 2)
     assert f"{threshold:.1f}" == "6.1"
@@ -108,11 +168,12 @@ def test_the_arithmetic_of_the_docstring() -> None:
 @pytest.mark.slow
 def test_false_alarms_are_no_more_than_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a promise of 40 % for a dtype and small samples, 100 honest runs alarm less often."""
-    monkeypatch.setattr(samplers, "ALPHA", 0.8)
+    monkeypatch.setattr(draw_tests, "ALPHA", 0.8)
+    monkeypatch.setattr(draw_tests, "LOOKS", SMALL)
     monkeypatch.setattr(samplers, "LOOKS", SMALL)
     monkeypatch.setattr(samplers, "QUICK_LOOKS", SMALL)
     monkeypatch.setattr(samplers, "N_MANY", 50)
-    monkeypatch.setattr(samplers, "NEAREST", 3)
+    monkeypatch.setattr(draw_tests, "NEAREST", 3)
     calls = calls_of(HONEST)
     alarms = sum(
         bool(samplers.check_draw(calls, "float64", seed=100 * seed, quick=True).message)
@@ -365,10 +426,10 @@ def in_clusters(log_alpha: Any, n: int, seed: int, **law: float) -> Any:
     ],
 )
 def test_noise_that_is_spread_otherwise_than_chance_does_it_is_caught(draw: Any, says: str) -> None:
-    alike = samplers._Gates(np.full(300, samplers.LOG_ALPHA_OF_MANY), samplers.LAW)
+    alike = draw_tests.Gates(np.full(300, samplers.LOG_ALPHA_OF_MANY), samplers.LAW)
     alike.add(draw(alike.log_alpha, samplers.DRAWS_OF_MANY, 0, **alike.law), None)
-    with pytest.raises(samplers._Alarm, match=says):
-        alike.check_spread(samplers._Budget())
+    with pytest.raises(draw_tests.Alarm, match=says):
+        alike.check_spread(draw_tests.Budget())
     for dtype in DTYPES:
         assert drawn(draw, dtype, quick=True).message
 
@@ -641,17 +702,19 @@ def test_what_is_said_of_noise_that_comes_again() -> None:
     # equal float32 below 1, of spacing 2^-24 at most, or equal noise of 23 bits
     densest = float(np.max(law.pdf(x)))
     equal = densest * 2.0**-24 + 2.0**-23
-    assert equal <= samplers.COARSEST["float64"] == 2.0**-22
+    assert equal <= draw_tests.COARSEST["float64"] == 2.0**-22
     pairs = math.comb(samplers.N_MANY, 2)
     assert pairs == 44850
-    q = 4 * samplers.NEAR
-    chance = pairs * math.comb(samplers.DRAWS_OF_MANY, samplers.SAME_DRAWS) * q**samplers.SAME_DRAWS
+    q = 4 * draw_tests.NEAR
+    chance = (
+        pairs * math.comb(samplers.DRAWS_OF_MANY, draw_tests.SAME_DRAWS) * q**draw_tests.SAME_DRAWS
+    )
     assert q == 2.0**-16
     assert f"{chance:.0e}" == "4e-15"
-    assert chance <= samplers.SAME_CHANCE
-    again = samplers.LOOKS[-1] ** 2 / 2 * samplers.COARSEST["float64"] ** 3
+    assert chance <= draw_tests.SAME_CHANCE
+    again = samplers.LOOKS[-1] ** 2 / 2 * draw_tests.COARSEST["float64"] ** 3
     assert again == 2.0**-25
-    assert again**2 <= samplers.SAME_CHANCE
+    assert again**2 <= draw_tests.SAME_CHANCE
 
 
 def test_the_binomial_test_is_exact() -> None:
@@ -659,12 +722,12 @@ def test_the_binomial_test_is_exact() -> None:
     mass = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
     for k in range(n + 1):
         both = 2 * min(sum(mass[: k + 1]), sum(mass[k:]))
-        assert samplers._binomial_p(k, n, p) == pytest.approx(min(1, both), rel=1e-10)
+        assert draw_tests.binomial_p(k, n, p) == pytest.approx(min(1, both), rel=1e-10)
 
 
 def test_scores_have_mean_zero_under_the_law() -> None:
     law = samplers.OTHER_LAW
-    made = samplers._Gates(np.array([0.3, -1.1]), law)
+    made = draw_tests.Gates(np.array([0.3, -1.1]), law)
     u = (np.arange(20000) + 0.5) / 20000
     for gate in range(2):
         z = np.asarray(reference.sample(np.full_like(u, made.log_alpha[gate]), u, **law))
@@ -677,7 +740,7 @@ def test_scores_have_mean_zero_under_the_law() -> None:
 
 def test_waves_have_mean_zero_under_the_law() -> None:
     law = samplers.OTHER_LAW
-    made = samplers._Gates(np.array([0.3, -1.1]), law)
+    made = draw_tests.Gates(np.array([0.3, -1.1]), law)
     u = (np.arange(20000) + 0.5) / 20000
     for gate in range(2):
         z = np.asarray(reference.sample(np.full_like(u, made.log_alpha[gate]), u, **law))
@@ -704,35 +767,35 @@ def test_tails_of_a_binomial(n: int, p: float) -> None:
         count = min(max(int(n * p + away * spread), 0), n)
         law = stats.binom(n, p)
         right = min(1.0, 2 * min(law.cdf(count), law.sf(count - 1)))
-        assert samplers._binomial_p(count, n, p) == pytest.approx(right, rel=1e-9)
+        assert draw_tests.binomial_p(count, n, p) == pytest.approx(right, rel=1e-9)
 
 
 def test_products_at_all_distances() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.uniform(-1, 1, 50), rng.uniform(-1, 1, 50)
     b[8:] = a[:-8]
-    first, shifted, other = (samplers._Spectrum.of(x, 24) for x in (a, b, rng.uniform(-1, 1, 50)))
-    lag, product = samplers._largest_product(first, shifted, range(0, 25), 0.5)
+    first, shifted, other = (draw_tests.Spectrum.of(x, 24) for x in (a, b, rng.uniform(-1, 1, 50)))
+    lag, product = draw_tests.largest_product(first, shifted, range(0, 25), 0.5)
     assert lag == 8
     right = float(np.mean(a[:-8] * b[8:]))
-    assert product == pytest.approx(right, abs=samplers.ROUNDED / 100)
-    assert samplers._largest_product(first, other, range(1, 25), 1e-9) == (None, 0.0)
+    assert product == pytest.approx(right, abs=draw_tests.ROUNDED / 100)
+    assert draw_tests.largest_product(first, other, range(1, 25), 1e-9) == (None, 0.0)
 
 
 @pytest.mark.parametrize("n", [64, 2**15, 3 * 2**15])
 def test_products_by_fourier_transforms_are_off_by_less_than_is_allowed_for(n: int) -> None:
     """The worst there is: all factors are 1, and so is the mean of their products."""
-    ones = samplers._Spectrum.of(np.ones(n), n // 2)
+    ones = draw_tests.Spectrum.of(np.ones(n), n // 2)
     for lag in (0, 1, n // 3, n // 2):
-        found, product = samplers._largest_product(ones, ones, range(lag, lag + 1), 0.5)
+        found, product = draw_tests.largest_product(ones, ones, range(lag, lag + 1), 0.5)
         assert found == lag
-        assert abs(product - 1) < samplers.ROUNDED / 10
+        assert abs(product - 1) < draw_tests.ROUNDED / 10
 
 
 def test_a_fast_length_is_the_first_that_is_long_enough() -> None:
-    fast = sorted(odd << k for odd in samplers.ODD_FACTORS for k in range(13))
+    fast = sorted(odd << k for odd in draw_tests.ODD_FACTORS for k in range(13))
     for least in range(1, 4097):
-        assert samplers._fast_length(least) == next(n for n in fast if n >= least)
+        assert draw_tests.fast_length(least) == next(n for n in fast if n >= least)
 
 
 def test_the_slope_of_the_mean() -> None:

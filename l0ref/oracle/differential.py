@@ -130,12 +130,33 @@ def smallest(
 
 
 def check_function(
-    calls: Calls, function: str, dtypes: Sequence[str], *, max_examples: int, seed: int
+    calls: Calls,
+    function: str,
+    dtypes: Sequence[str],
+    *,
+    max_examples: int,
+    seed: int,
+    tried: list[dict[str, Any]] | None = None,
 ) -> dict[str, Found]:
     """Compare a function of the target with the reference on random inputs.
 
     Every input is given in all dtypes, for to draw one takes longer than to compare it. One that
     fails in a dtype is shrunk in that one, and the others are searched again without it.
+
+    Parameters
+    ----------
+    calls : Calls
+    function : str
+    dtypes : sequence of str
+    max_examples, seed : int
+        See `smallest`.
+    tried : list, optional
+        To it are added all inputs, if none of them fails.
+
+    Returns
+    -------
+    dict of str to Found
+        By dtype.
 
     Raises
     ------
@@ -151,7 +172,10 @@ def check_function(
             _Comparison(calls, function, d, _Conventions(function) if takes_noise else shared)
             for d in left
         ]
-        failing = _search(comparisons, max_examples=max_examples, seed=seed)
+        inputs: list[dict[str, Any]] = []
+        failing = _search(comparisons, max_examples=max_examples, seed=seed, tried=inputs)
+        if failing is None and tried is not None and not found:
+            tried += inputs
         if failing is not None and failing.is_mixed:
             # What was wrong by our convention, and before that right by another one, says more.
             alone = _Conventions(function, ours_alone=True)
@@ -161,12 +185,20 @@ def check_function(
     return found
 
 
-def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> _Comparison | None:
+def _search(
+    comparisons: list[_Comparison],
+    *,
+    max_examples: int,
+    seed: int,
+    tried: list[dict[str, Any]] | None = None,
+) -> _Comparison | None:
     """Search for an input that fails in a dtype, and shrink it in this one, which is returned."""
     failing: _Comparison | None = None
 
     def fails(args: dict[str, Any]) -> bool:
         nonlocal failing
+        if tried is not None:
+            tried.append(args)
         among = comparisons if failing is None else [failing]
         wrong = next((one for one in among if one.fails(args)), None)
         failing = failing or wrong

@@ -12,7 +12,7 @@ in the protocol.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,10 @@ DRAWN_GATES = (
 """Gates to draw: no axis may be lost, be it of length 1."""
 
 
+AMONG = 4
+"""Inputs of which the largest is taken that is implemented."""
+
+
 class Manners(NamedTuple):
     """What was found for a function."""
 
@@ -82,9 +86,24 @@ class Manners(NamedTuple):
 
 
 def check_manners(
-    calls: Calls, function: str, dtypes: tuple[str, ...], *, seed: int, quick: bool = False
+    calls: Calls,
+    function: str,
+    dtypes: tuple[str, ...],
+    *,
+    seed: int,
+    inputs: Sequence[dict[str, Any]] = (),
 ) -> Manners:
-    """Check the manners of a function of the target; with `quick` on any inputs, not large ones.
+    """Check the manners of a function of the target.
+
+    Parameters
+    ----------
+    calls : Calls
+    function : str
+    dtypes : tuple of str
+    seed : int
+        Of the inputs that are drawn.
+    inputs : sequence of dict, optional
+        Inputs to choose from in their place: to draw them takes long.
 
     Raises
     ------
@@ -93,9 +112,12 @@ def check_manners(
     """
     run = _Run(calls, function, dtypes)
     if function in STRATEGIES:
-        for args in _examples(function, 1, seed, 2 if quick else 4):
-            with contextlib.suppress(NotImplementedByTarget):  # this case of it
+        for args in sorted(inputs or _examples(function, seed), key=size_of, reverse=True):
+            try:
                 run.ordinary(args)
+            except NotImplementedByTarget:  # this case of it
+                continue
+            break
     else:
         with contextlib.suppress(NotImplementedByTarget):
             run.draws()
@@ -107,17 +129,16 @@ def check_manners(
     return Manners(run.n, run.faults, run.remark)
 
 
-def _examples(function: str, count: int, seed: int, among: int) -> list[dict[str, Any]]:
-    """Return inputs as the random phase draws them, the larger ones among so many."""
+def _examples(function: str, seed: int) -> list[dict[str, Any]]:
+    """Return some inputs as the random phase draws them."""
     drawn: list[dict[str, Any]] = []
 
     def keep(args: dict[str, Any]) -> bool:
         drawn.append(args)
         return False
 
-    smallest(STRATEGIES[function], keep, max_examples=among, seed=seed)
-    drawn.sort(key=size_of)
-    return drawn[-count:]
+    smallest(STRATEGIES[function], keep, max_examples=AMONG, seed=seed)
+    return drawn
 
 
 def _laid_out(value: Any, layout: str) -> Any:

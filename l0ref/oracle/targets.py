@@ -124,6 +124,8 @@ class OpenTarget(abc.ABC):
         How often its process has been started again.
     in_python : bool
         Whether it gets NumPy's arrays: of any dtype, and not only of those that it works with.
+    in_this_process : bool
+        Whether its functions run here.
     given_up : str
         Why it is not called any more; empty as long as it is.
     misspelt : dict of str to str
@@ -134,6 +136,7 @@ class OpenTarget(abc.ABC):
     functions: frozenset[str]
     restarts: int = 0
     in_python: bool = True
+    in_this_process: bool = False
     given_up: str = ""
     misspelt: Mapping[str, str] = MappingProxyType({})
 
@@ -425,6 +428,8 @@ class _Alarm(BaseException):
 
 class _ObjectTarget(OpenTarget):
     """An object whose functions are called here."""
+
+    in_this_process = True
 
     def __init__(self, target: Any, name: str) -> None:
         if isinstance(target, type):
