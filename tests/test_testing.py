@@ -670,6 +670,16 @@ def test_unbiased_estimators_pass() -> None:
             check_unbiased(draw_gradients, gradient, error=error, **how, **few)
 
 
+def test_an_estimator_that_does_not_use_its_rng_is_told() -> None:
+    def own(n: int, rng: np.random.Generator) -> Any:
+        return np.random.default_rng(7).random((n, 2))
+
+    with pytest.raises(AssertionError, match="gave the same 1000 draws: it does not draw from"):
+        check_unbiased(own, [0.5, 0.5], bounds=(0, 1))
+    for p in (0.5, 1e-3, 0.0):  # in few different numbers, or only one, draws may well be alike
+        check_unbiased(lambda n, rng, p=p: rng.random(n) < p, p, bounds=(0, 1), max_draws=8000)
+
+
 @pytest.mark.parametrize("how", [{"bounds": (0, 1)}, {"method": "t"}])
 def test_false_alarms_are_as_rare_as_stated(how: Any) -> None:
     """At most a tenth may fail; 100 runs leave room for 5 standard deviations, 15, above 10."""

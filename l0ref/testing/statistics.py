@@ -34,6 +34,7 @@ Float64Array = NDArray[np.float64]
 Draw = Callable[[int, np.random.Generator], Any]
 
 FIRST_LOOK = 1000
+CHANGES = 64  # of draws in a row, from which one says that they cannot come again by chance
 _CHUNK = 2_000_000  # numbers asked for at a time, so that memory stays small
 
 
@@ -95,7 +96,8 @@ def check_unbiased(
     Raises
     ------
     AssertionError
-        If a mean is too far off, a draw is NaN, or one lies out of bounds.
+        If a mean is too far off, a draw is NaN, or one lies out of bounds; and if the draws of one
+        call come again in the next, as they do when `draw` makes a generator of its own each time.
     ValueError
         If an argument is out of range, or draws have another shape than expected. Also if, without
         bounds, all draws of a number are the same and not what was expected: other values may be
@@ -137,10 +139,14 @@ def check_unbiased(
     looks = _looks(max_draws)
     delta = false_alarms / (max(target.size, 1) * len(looks))
     total = _Moments(target.shape)
+    before = np.empty((0, *target.shape))
     for n in looks:
         while total.n < n:
             few = max(1, min(n - total.n, _CHUNK // max(target.size, 1)))
-            total.add(_drawn(draw, few, rng, target.shape, low, high))
+            draws = _drawn(draw, few, rng, target.shape, low, high)
+            _check_new(before, draws)
+            total.add(draws)
+            before = np.array(draws[:FIRST_LOOK])
         if chosen == "bernstein":
             allowed = _bernstein(total, delta, high - low)
         else:
@@ -243,6 +249,23 @@ def _drawn(
             f"{value} was drawn at {index}, out of bounds; so were {len(outside)} of {draws.size}"
         )
     return draws
+
+
+def _check_new(before: Array, draws: Array) -> None:
+    """Check that a call does not begin as the one before: then draws are not independent."""
+    n = min(len(before), len(draws))
+    if n == 0 or not np.array_equal(before[:n], draws[:n]):
+        return
+    # Where most draws are alike, as of a rare event, a row of them may come again by chance. With
+    # so many changes a part f of them, 32 of n at least, is not the most common one: the chance is
+    # about (1 - 2 f (1 - f))^n, below exp(-32) = 1e-14.
+    rows = draws[:n].reshape(n, -1)
+    changes = np.count_nonzero(np.any(rows[1:] != rows[:-1], axis=1))
+    if changes >= CHANGES:
+        raise AssertionError(
+            f"two calls of draw gave the same {n} draws: it does not draw from the rng that it is "
+            "given"
+        )
 
 
 def _bernstein(total: _Moments, delta: float, width: Float64Array) -> Float64Array:
