@@ -13,6 +13,7 @@ from scipy import stats
 from l0ref.hard_concrete import HardConcrete
 from l0ref.oracle import draw_tests, hygiene, samplers, targets
 from l0ref.oracle.calls import Calls
+from l0ref.oracle.check import Status, check
 from l0ref.oracle.reference import reference
 from tests.honest_target import Honest, only, planted
 
@@ -109,6 +110,39 @@ def test_the_alarm_is_of_the_test_that_was_begun_first(threads: int) -> None:
         with pytest.raises(draw_tests.Alarm, match="slow"):
             all_three(tests)
         assert (tests.budget.spent, tests.budget.n_tests) == (2.0, 2)
+
+
+def test_an_alarm_is_raised_while_more_is_drawn() -> None:
+    def alarm(budget: draw_tests.Budget) -> None:
+        raise draw_tests.Alarm("early")
+
+    def wait(budget: draw_tests.Budget) -> None:
+        time.sleep(0.5)
+
+    with samplers._Tests(1) as tests:
+        tests.begin(alarm)
+        tests.begin(wait)
+        tests.begin(wait)
+        time.sleep(0.1)
+        with pytest.raises(draw_tests.Alarm, match="early"):
+            tests.collect()
+        tests.finish()  # of the rest nothing is left
+
+
+def test_what_was_found_is_told_though_the_target_ends_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os\nimport numpy as np\n"
+        "from tests.honest_target import Honest\n"
+        "def draw(log_alpha, n, seed, **law):\n"
+        "    if n >= 2**17 or log_alpha.dtype == np.float32: os._exit(3)\n"
+        "    u = np.random.default_rng(seed).random((n, *log_alpha.shape)).clip(1e-12) ** 1.1\n"
+        "    return Honest().sample(log_alpha, u, **law)\n"
+    )
+    found = check(str(path), functions=["draw"], quick=True)
+    (outcome,) = (o for o in found.outcomes if o.phase == "draws")
+    assert outcome.status is Status.FAILED
+    assert "P(z = " in outcome.message
 
 
 def test_gates_so_far_do_not_change_when_more_are_drawn() -> None:

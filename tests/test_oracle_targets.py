@@ -473,6 +473,29 @@ def test_to_seed_a_generator_alike_is_a_change_each_time(opened: Open) -> None:
         )
 
 
+def test_to_take_a_normal_number_that_waits_is_a_change_each_time(opened: Open) -> None:
+    """NumPy makes them in pairs, and keeps the second one beside the words of the generator."""
+    np.random.seed(0)  # noqa: NPY002
+    np.random.normal()  # noqa: NPY002  # one waits
+    target = opened("np.random.normal()\nreturn log_alpha")
+    for _ in range(4):
+        told = target.call("prob_active", ARGS).state
+        assert told == ("the global state of numpy.random changed",)
+
+
+def test_another_kind_of_generator_in_place_of_numpys_is_watched(opened: Open) -> None:
+    before = "np.random.set_bit_generator(np.random.PCG64(1))"
+    mt = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    try:
+        target = opened("np.random.random()\nreturn log_alpha", before=before)
+        for _ in range(2):
+            told = target.call("prob_active", ARGS).state
+            assert told == ("the global state of numpy.random changed",)
+        assert target.call("dense_params", PARAMS).state == ()
+    finally:
+        np.random.set_bit_generator(mt)  # type: ignore[attr-defined]
+
+
 def test_generators_are_found_and_left_as_they_are() -> None:
     before = random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
     with open_target({"dense_params": lambda n_in, n_out, bias: 16}) as target:

@@ -674,8 +674,13 @@ def test_an_estimator_that_does_not_use_its_rng_is_told() -> None:
     def own(n: int, rng: np.random.Generator) -> Any:
         return np.random.default_rng(7).random((n, 2))
 
-    with pytest.raises(AssertionError, match="gave the same 1000 draws: it does not draw from"):
-        check_unbiased(own, [0.5, 0.5], bounds=(0, 1))
+    def half(n: int, rng: np.random.Generator) -> Any:
+        return np.stack([own(n, rng)[:, 0], rng.random(n)], axis=1)
+
+    for draw, count in ((own, 2), (half, 1)):
+        message = f"the same 1000 draws of {count} of 2 numbers: they do not depend on the rng"
+        with pytest.raises(AssertionError, match=message):
+            check_unbiased(draw, [0.5, 0.5], bounds=(0, 1))
     for p in (0.5, 1e-3, 0.0):  # in few different numbers, or only one, draws may well be alike
         check_unbiased(lambda n, rng, p=p: rng.random(n) < p, p, bounds=(0, 1), max_draws=8000)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,8 +189,6 @@ class Checker:
         self._not_drawn: list[str] = []
         # By function that takes u: the signs of the noise by which alone its results were right.
         self._signs: dict[str, set[str]] = {}
-        # By function that had all random inputs right, with `quick`: these.
-        self._tried: dict[str, list[dict[str, Any]]] = defaultdict(list)
         opened = open_target(target, startup_timeout=startup_timeout)
         self.name = name or opened.name
         self.calls: Calls = Calls(opened, timeout)
@@ -464,7 +461,6 @@ class Checker:
             self.dtypes,
             max_examples=max(n_examples, 4),
             seed=_seed(self.seed, function),
-            tried=self._tried[function] if self.quick else None,
         )
         outcome, n_missing = Outcome("random", function, Status.PASSED, 0, 0), 0
         for dtype in self.dtypes:
@@ -503,12 +499,18 @@ class Checker:
         return outcome
 
     def _draws(self, function: str) -> Outcome:
+        from .calls import GivenUp
         from .samplers import check_draw, check_draw_vjp
 
         test = check_draw if function == "draw" else check_draw_vjp
         outcome = Outcome("draws", function, Status.PASSED, 0, 0)
         for dtype in self.dtypes:
-            drawn = test(self.calls, dtype, seed=self.seed, quick=self.quick)
+            try:
+                drawn = test(self.calls, dtype, seed=self.seed, quick=self.quick)
+            except GivenUp:
+                if outcome.status is Status.FAILED:  # what was found before says more
+                    break
+                raise
             if drawn.remark:
                 self._not_drawn.append(f"{function} in {dtype}: {drawn.remark}")
             if drawn.failure is not None:
@@ -531,8 +533,7 @@ class Checker:
         from .hygiene import check_manners
 
         seed = _seed(self.seed, function, "manners")
-        inputs = self._tried[function]
-        manners = check_manners(self.calls, function, self.dtypes, seed=seed, inputs=inputs)
+        manners = check_manners(self.calls, function, self.dtypes, seed=seed, quick=self.quick)
         signs = self._signs_differ(function)
         if signs:
             manners = manners._replace(

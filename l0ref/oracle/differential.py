@@ -130,33 +130,12 @@ def smallest(
 
 
 def check_function(
-    calls: Calls,
-    function: str,
-    dtypes: Sequence[str],
-    *,
-    max_examples: int,
-    seed: int,
-    tried: list[dict[str, Any]] | None = None,
+    calls: Calls, function: str, dtypes: Sequence[str], *, max_examples: int, seed: int
 ) -> dict[str, Found]:
     """Compare a function of the target with the reference on random inputs.
 
     Every input is given in all dtypes, for to draw one takes longer than to compare it. One that
     fails in a dtype is shrunk in that one, and the others are searched again without it.
-
-    Parameters
-    ----------
-    calls : Calls
-    function : str
-    dtypes : sequence of str
-    max_examples, seed : int
-        See `smallest`.
-    tried : list, optional
-        To it are added all inputs, if none of them fails.
-
-    Returns
-    -------
-    dict of str to Found
-        By dtype.
 
     Raises
     ------
@@ -172,10 +151,7 @@ def check_function(
             _Comparison(calls, function, d, _Conventions(function) if takes_noise else shared)
             for d in left
         ]
-        inputs: list[dict[str, Any]] = []
-        failing = _search(comparisons, max_examples=max_examples, seed=seed, tried=inputs)
-        if failing is None and tried is not None and not found:
-            tried += inputs
+        failing = _search(comparisons, max_examples=max_examples, seed=seed)
         if failing is not None and failing.is_mixed:
             # What was wrong by our convention, and before that right by another one, says more.
             alone = _Conventions(function, ours_alone=True)
@@ -185,20 +161,12 @@ def check_function(
     return found
 
 
-def _search(
-    comparisons: list[_Comparison],
-    *,
-    max_examples: int,
-    seed: int,
-    tried: list[dict[str, Any]] | None = None,
-) -> _Comparison | None:
+def _search(comparisons: list[_Comparison], *, max_examples: int, seed: int) -> _Comparison | None:
     """Search for an input that fails in a dtype, and shrink it in this one, which is returned."""
     failing: _Comparison | None = None
 
     def fails(args: dict[str, Any]) -> bool:
         nonlocal failing
-        if tried is not None:
-            tried.append(args)
         among = comparisons if failing is None else [failing]
         wrong = next((one for one in among if one.fails(args)), None)
         failing = failing or wrong
@@ -253,12 +221,13 @@ class _Conventions:
         """Return which convention explains all, and by which sign of the noise alone."""
         if "" not in self.alive:
             return next(iter(self.alive)), sign_of(self.alive)
+        last_first = self._unread[::-1]  # the first are the simplest, which tell least
         others = [
             name
             for name, other in self.alive.items()
             if other
             and sign_of([name]) == "-"
-            and all(self._explains(other, *one) for one in self._unread)
+            and all(self._explains(other, *one) for one in last_first)
         ]
         return "", sign_of(["", *others])
 
@@ -296,6 +265,7 @@ class _Comparison:
     def fails(self, args: dict[str, Any]) -> bool:
         """Whether the target's result is wrong. What it shows is remembered."""
         given = {name: value for name, value in args.items() if name != PROBES}
+        own = as_dtype(given, self.dtype)
         expected, tolerance = expect(self.function, args, self.dtype)
 
         def comparison(got: Any) -> Mismatch | None:
@@ -315,7 +285,7 @@ class _Comparison:
         try:
             verdict = self.calls.judge(
                 self.function,
-                as_dtype(given, self.dtype),
+                own,
                 expected,
                 tolerance,
                 dtype=self.dtype,
@@ -332,7 +302,7 @@ class _Comparison:
         self._message = verdict.wrong.message
         self.failure = Observation(
             self.function,
-            as_dtype(given, self.dtype),
+            own,
             verdict.answer.result,
             expected,
             tolerance,

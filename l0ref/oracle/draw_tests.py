@@ -33,7 +33,17 @@ from scipy import special
 from ..hard_concrete import HardConcrete
 from .report import Observation
 
-__all__ = ["ALPHA", "FAMILIES", "LOOKS", "Alarm", "Budget", "Gates", "check_streams"]
+__all__ = [
+    "ALPHA",
+    "COARSEST",
+    "FAMILIES",
+    "LOOKS",
+    "Alarm",
+    "Budget",
+    "Gates",
+    "check_streams",
+    "check_triples_of_stream",
+]
 
 Floats = NDArray[np.float64]
 

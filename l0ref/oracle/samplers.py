@@ -17,11 +17,11 @@ shifted one, any two of 300 gates that share their noise or have it mirrored, an
 share it, and noise of few different values.
 So is noise of which any two numbers are independent and three are not, as in u3 = (u1 + u2) mod 1
 or u3 = u1 xor u2: in any three of the 300 gates, and in three numbers of the stream of which the
-first two are at most `NEAREST` apart, both with ``quick`` in float64 only. So is noise that is
-spread too evenly over the gates of a draw, or over the draws of a gate, stratified or of low
-discrepancy, if the number of those that are above their median has half the variance that it has by
-chance, or less. Draws that come again at any distance are caught once they are among those that
-were looked at.
+first two are at most `draw_tests.NEAREST` apart, both with ``quick`` in float64 only. So is noise
+that is spread too evenly over the gates of a draw, or over the draws of a gate, stratified or of
+low discrepancy, if the number of those that are above their median has half the variance that it
+has by chance, or less. Draws that come again at any distance are caught once they are among those
+that were looked at.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .calls import Answer, Calls
+from .calls import Answer, Calls, GivenUp
 from .compare import Tolerance, compare
 from .draw_tests import (
     COARSEST,
@@ -156,13 +156,13 @@ def check_draw(
             for look in (first, *looks[1:]):
                 if n and not pace.has_time(look - n):
                     break
-                next_seed = _draw_more(calls, dtype, gates, look - n, next_seed, exact)
+                next_seed = _draw_more(calls, dtype, gates, look - n, next_seed, exact, tests)
                 tests.finish()
                 n = look
                 drawn = gates.so_far()
                 if look == first:
                     later = Gates(gates.log_alpha, gates.law)
-                    next_seed = _draw_more(calls, dtype, later, n, next_seed, exact)
+                    next_seed = _draw_more(calls, dtype, later, n, next_seed, exact, tests)
                     tests.begin(check_streams, drawn, later)
                 tests.begin(drawn.check)
                 tests.begin(drawn.check_rows)
@@ -223,17 +223,28 @@ class _Tests:
         budget = Budget()
         self._begun.append((self._pool.submit(test, *args, budget), budget))
 
+    def collect(self) -> None:
+        """Take in the first tests as far as they are done; raise the first one's alarm."""
+        while self._begun and self._begun[0][0].done():
+            self._take_in()
+
     def finish(self) -> None:
-        """Wait for all tests that were begun; raise the first one's alarm."""
+        """Wait for all tests that were begun; raise the first one's alarm, and cancel the rest."""
         while self._begun:
-            done, budget = self._begun.popleft()
-            try:
-                done.result()
-            except BaseException:
-                self._begun.clear()
-                raise
-            finally:
-                self.budget.add(budget)
+            self._take_in()
+
+    def _take_in(self) -> None:
+        done, budget = self._begun[0]
+        try:
+            done.result()
+        except Exception:
+            for other, _ in self._begun:
+                other.cancel()
+            self._begun.clear()
+            self.budget.add(budget)
+            raise
+        self._begun.popleft()
+        self.budget.add(budget)
 
     def first_alarm(self) -> Alarm | None:
         """Return the first alarm of the tests that were begun and are not finished."""
@@ -260,6 +271,8 @@ def _draws_of_other_laws(
             _, observation = _draw(calls, dtype, Gates(np.array(log_alpha), law), n, seed, exact)
         except Alarm:
             continue
+        except GivenUp:
+            break
         seen.append(observation)
     return tuple(seen)
 
@@ -375,11 +388,17 @@ def _draw(
     return z, observation
 
 
-def _draw_more(calls: Calls, dtype: str, gates: Gates, n: int, seed: int, exact: _Exact) -> int:
-    """Draw n times more, in as many calls as that takes; return the next seed."""
+def _draw_more(
+    calls: Calls, dtype: str, gates: Gates, n: int, seed: int, exact: _Exact, tests: _Tests
+) -> int:
+    """Draw n times more, in as many calls as that takes; return the next seed.
+
+    If a test has an alarm meanwhile, it is raised at once.
+    """
     while n > 0:
         size = exact.pace.pieces(n, gates.log_alpha.size)
         gates.add(*_draw(calls, dtype, gates, size, seed, exact))
+        tests.collect()
         n, seed = n - size, seed + 1
     return seed
 
@@ -438,21 +457,21 @@ def _check_places(
     """Gates on two and four axes, and another law: each has the atoms of its own log_alpha."""
     for axes, size in (((2, 3), n), (OTHER_AXES, min(n, max(n // 4, FEWEST)))):
         gates = Gates(np.reshape(OTHER_LOG_ALPHA, axes), OTHER_LAW)
-        _draw_more(calls, dtype, gates, size, seed, exact)
+        _draw_more(calls, dtype, gates, size, seed, exact, tests)
         tests.begin(gates.check)
 
 
 def _check_far(calls: Calls, dtype: str, n: int, seed: int, tests: _Tests, exact: _Exact) -> None:
     """Gates that are nearly always closed, or open, are so as often as they should."""
     gates = Gates(np.array(FAR_LOG_ALPHA), LAW)
-    _draw_more(calls, dtype, gates, n, seed, exact)
+    _draw_more(calls, dtype, gates, n, seed, exact, tests)
     tests.begin(gates.check)
 
 
 def _check_wide(calls: Calls, dtype: str, seed: int, tests: _Tests, exact: _Exact) -> None:
     """Some thousand gates that are alike: no two of them are the same in all draws."""
     gates = Gates(np.full(N_WIDE, LOG_ALPHA_OF_MANY), LAW)
-    _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact)
+    _draw_more(calls, dtype, gates, DRAWS_OF_WIDE, seed, exact, tests)
     tests.begin(gates.check_repeats)
 
 
@@ -465,10 +484,10 @@ def _check_many(
     while (more := exact.pace.pieces(FEWEST_OF_MANY, N_MANY)) > n:  # to see how long that takes
         n = more
         for _ in range(2):  # the second time, all is compiled
-            seed = _draw_more(calls, dtype, gates, n, seed, exact)
+            seed = _draw_more(calls, dtype, gates, n, seed, exact, tests)
     left = DRAWS_OF_MANY - gates.n
     n = exact.pace.affordable(left, n_gates=N_MANY, fewest=FEWEST_OF_MANY)
-    _draw_more(calls, dtype, gates, n, seed, exact)
+    _draw_more(calls, dtype, gates, n, seed, exact, tests)
     tests.begin(gates.check_shared)
     tests.begin(gates.check_spread)
     if triples:

@@ -136,7 +136,7 @@ class OpenTarget(abc.ABC):
     functions: frozenset[str]
     restarts: int = 0
     in_python: bool = True
-    in_this_process: bool = False
+    in_this_process: bool = True
     given_up: str = ""
     misspelt: Mapping[str, str] = MappingProxyType({})
 
@@ -429,8 +429,6 @@ class _Alarm(BaseException):
 class _ObjectTarget(OpenTarget):
     """An object whose functions are called here."""
 
-    in_this_process = True
-
     def __init__(self, target: Any, name: str) -> None:
         if isinstance(target, type):
             target = target()
@@ -545,6 +543,8 @@ class _Broken(Exception):  # noqa: N818  # a state of the process
 
 class _ProcessTarget(OpenTarget):
     """A process that speaks JSON lines; a worker that serves a Python target is one."""
+
+    in_this_process = False
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import locale
 import logging
 import os
@@ -126,7 +127,7 @@ def observe(
     generators = _generators()
     at_rest = {name: one.get() for name, one in generators.items()} if restore else {}
     for one in generators.values():
-        one.draw()
+        one.move_on()
     before = snapshot()  # which may import something itself
     n_modules = len(sys.modules)
     result, raised, filters_changed = None, None, False
@@ -225,17 +226,27 @@ class _Generator(NamedTuple):
 
     get: Callable[[], Any]
     put: Callable[[Any], Any]
-    draw: Callable[[], Any]
+    move_on: Callable[[], Any]
     look: Callable[[], Any]
     """The same as `get`, or less, to be compared: as it is called twice for every call."""
 
 
-def _state_of_numpy() -> Any:
-    """Return the words of NumPy's global generator, as bytes: an array of them takes much longer.
+_seeds = itertools.count(0x10000EF5)  # not one that a function would use itself
 
-    A normal number that waits for the next call is not among them: a call that takes it draws no
-    words. The call that left it there did.
+
+def _move_numpy_on() -> None:
+    """Put NumPy's global generator where it has not been, with no normal number that waits.
+
+    It makes these in pairs: a call that takes the second one would leave all words as they were.
     """
+    try:
+        np.random.seed(next(_seeds) % 2**32)  # noqa: NPY002
+    except TypeError:  # someone has put another kind of generator in its place
+        np.random.random_sample()  # noqa: NPY002
+
+
+def _words_of_numpy() -> Any:
+    """Return the words of NumPy's global generator; as an array, they would take much longer."""
     bits: Any = np.random.get_bit_generator()  # type: ignore[attr-defined]
     if type(bits) is not np.random.MT19937:
         return np.random.get_state(legacy=False)  # noqa: NPY002
@@ -249,8 +260,8 @@ def _generators() -> dict[str, _Generator]:
         "the global state of numpy.random": _Generator(
             lambda: np.random.get_state(legacy=False),  # noqa: NPY002
             np.random.set_state,
-            np.random.random_sample,
-            _state_of_numpy,
+            _move_numpy_on,
+            _words_of_numpy,
         ),
         "the global state of random": _Generator(
             random.getstate, random.setstate, random.random, random.getstate
