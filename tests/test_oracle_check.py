@@ -1657,3 +1657,19 @@ def test_numbers_below_the_smallest_normal_one_may_be_taken_for_0(dtype: str) ->
     tolerance = tolerance_for("temporal_average", args, args["values"], dtype)
     assert compare(np.zeros((1, 1), dtype), args["values"], tolerance, dtype=dtype) is None
     assert tolerance.abs < 1e-30
+
+
+def test_what_a_function_does_only_the_first_time_is_told_with_quick_too() -> None:
+    """As one does that is traced or compiled when it meets its arguments first."""
+    met: set[str] = set()
+
+    def dense(**args: Any) -> Any:
+        if repr(args) not in met:
+            met.add(repr(args))
+            print("tracing")
+        return Honest().dense(**args)
+
+    found = check(only(dense=dense), functions=["dense"], quick=True)
+    (manners,) = (o for o in found.outcomes if o.phase == "manners")
+    assert manners.status is Status.FAILED
+    assert "it prints: 'tracing" in manners.message
