@@ -234,17 +234,16 @@ class _Tests:
             self._take_in()
 
     def _take_in(self) -> None:
-        done, budget = self._begun[0]
+        done, budget = self._begun.popleft()
         try:
             done.result()
         except Exception:
             for other, _ in self._begun:
                 other.cancel()
             self._begun.clear()
-            self.budget.add(budget)
             raise
-        self._begun.popleft()
-        self.budget.add(budget)
+        finally:
+            self.budget.add(budget)
 
     def first_alarm(self) -> Alarm | None:
         """Return the first alarm of the tests that were begun and are not finished."""

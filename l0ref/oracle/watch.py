@@ -227,8 +227,8 @@ class _Generator(NamedTuple):
     get: Callable[[], Any]
     put: Callable[[Any], Any]
     move_on: Callable[[], Any]
-    look: Callable[[], Any]
-    """The same as `get`, or less, to be compared: as it is called twice for every call."""
+    look: Callable[[], Any] | None = None
+    """What is compared, where there is something faster than `get`: twice for every call."""
 
 
 _seeds = itertools.count(0x10000EF5)  # not one that a function would use itself
@@ -263,24 +263,21 @@ def _generators() -> dict[str, _Generator]:
             _move_numpy_on,
             _words_of_numpy,
         ),
-        "the global state of random": _Generator(
-            random.getstate, random.setstate, random.random, random.getstate
-        ),
+        "the global state of random": _Generator(random.getstate, random.setstate, random.random),
     }
     torch: Any = sys.modules.get("torch")
     if all(hasattr(torch, name) for name in ("get_rng_state", "set_rng_state", "rand")):
         found["the global state of torch.random"] = _Generator(
-            torch.get_rng_state,
-            torch.set_rng_state,
-            lambda: torch.rand((), device="cpu"),
-            torch.get_rng_state,
+            torch.get_rng_state, torch.set_rng_state, lambda: torch.rand((), device="cpu")
         )
     return found
 
 
 def snapshot() -> dict[str, Any]:
     """Return the global state that an honest function leaves alone, by what it is called."""
-    state: dict[str, Any] = {name: _frozen(one.look()) for name, one in _generators().items()}
+    state: dict[str, Any] = {
+        name: _frozen((one.look or one.get)()) for name, one in _generators().items()
+    }
     state |= {name: get() for name, (get, _) in _SETTINGS.items()}
     state |= {
         "os.environ": _environment(),
