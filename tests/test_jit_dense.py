@@ -119,6 +119,10 @@ def test_products_in_many_pieces(kind: str, op: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(twins, name, size)
     shape = (9, 13, 7) if kind == "weights, example" else (37, 43, 31)
     compare(*draw(kind, shape, np.float64), op=op)
+    # With so many units that they are shared out.
+    monkeypatch.setattr(twins, "SHARED", 8)
+    shape = (4, 13, 7) if kind == "weights, example" else (17, 43, 31)
+    compare(*draw(kind, shape, np.float64), op=op)
 
 
 @given(

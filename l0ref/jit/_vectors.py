@@ -127,8 +127,8 @@ def widened(x: Any, at: Any) -> Any:
 def in_whole_registers() -> None:
     """Have the loops of this function run on vectors of `BYTES`, if they run on vectors at all.
 
-    Of a processor with registers of 512 bits LLVM by itself uses a half, as the first of them ran
-    slower while the whole was in use. For loops of many operations a number the whole is faster
+    Of many processors with registers of 512 bits LLVM by itself uses a half, as the first of them
+    ran slower while the whole was in use. For loops of many operations a number the whole is faster
     even there: gates and their noise 1.6 times. It is said in a function that has such a loop, and
     holds for that function alone.
     """

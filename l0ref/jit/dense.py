@@ -17,12 +17,16 @@ from .blas import SMALL, multiply
 
 Array = NDArray[Any]
 Gradients = tuple[Array | None, Array, Array, Array | None]
+Blocks = tuple[int, int, int, int]
 
 ROWS, COLUMNS = 50, 320
 """Examples, and output units, of a block of a product: at most so many."""
 
 UNITS, FEW_UNITS = 200, 100
 """Input units of one product for dx, and of one for the weights' gradient: at most so many."""
+
+SHARED = 128
+"""Input units of a product of which each of two threads takes a half: at least so many."""
 
 PER_NUMBER = 8
 """Multiplications of a product that take as long as one number of an elementwise function."""
@@ -60,14 +64,19 @@ def _depth(rows: int, columns: int) -> int:
     return max(SMALL // (rows * columns), 16)
 
 
-def forward_blocks(n: int, d_out: int, *, on_weights: bool) -> tuple[int, int, int]:
-    """Rows, columns and depth of blocks of y; all rows, where the weights are gated, but once."""
+def forward_blocks(n: int, d_in: int, d_out: int, *, on_weights: bool) -> Blocks:
+    """Input units, rows, columns and depth of the blocks of y.
+
+    Many input units are shared out, as the weights' gradient is, and what each half adds to y is
+    added up then. Gated weights are made for all rows at once.
+    """
+    units = -(-d_in // 2) if d_in >= SHARED and d_in >= 2 * n else d_in
     rows = n if on_weights else ROWS
-    columns = _part(d_out, COLUMNS, even=n <= rows)
-    return rows, columns, _depth(min(n, 2 * ROWS) if on_weights else ROWS, columns)
+    columns = _part(d_out, COLUMNS, even=n <= rows and units == d_in)
+    return units, rows, columns, _depth(min(n, 2 * ROWS) if on_weights else ROWS, columns)
 
 
-def backward_blocks(d_in: int, d_out: int, *, need_dx: bool) -> tuple[int, int, int, int]:
+def backward_blocks(d_in: int, d_out: int, *, need_dx: bool) -> Blocks:
     """Units, few units, columns and depth of the blocks of a VJP."""
     units = _part(d_in, UNITS if need_dx else FEW_UNITS, even=True)
     few, columns = _part(units, FEW_UNITS), _part(d_out, COLUMNS)
@@ -83,9 +92,25 @@ def _gate(values, gates, out):  # type: ignore[no-untyped-def]
         out[i] = values[i] * gates[i]
 
 
+@inline
+def _finish(values, bias, rectified, positive, row, left):  # type: ignore[no-untyped-def]
+    """Add the biases from one on to a piece of a row of y, and rectify it."""
+    zero, right = values.dtype.type(0), left + values.shape[0]
+    shift = bias[left:right]
+    if rectified:
+        above = positive[row, left:right]
+        for o in range(values.shape[0]):
+            value = values[o] + shift[o]
+            values[o] = zero if value <= zero else value
+            above[o] = value > zero
+    else:
+        for o in range(values.shape[0]):
+            values[o] += shift[o]
+
+
 @parallel
 def affine_in_blocks(  # type: ignore[no-untyped-def]
-    x, weight, bias, z, on_inputs, on_weights, rectified, rows, columns, depth, y, positive
+    x, weight, bias, z, on_inputs, on_weights, rectified, units, rows, columns, depth, y, positive
 ):
     """Let y be a dense layer of x, gated and rectified, a block of y at a time.
 
@@ -93,44 +118,46 @@ def affine_in_blocks(  # type: ignore[no-untyped-def]
     """
     n, d_in = x.shape
     d_out = weight.shape[1]
-    zero = x.dtype.type(0)
     each = z.shape[0] > 1  # one draw an example
-    across = (d_out + columns - 1) // columns
-    for block in prange((n + rows - 1) // rows * across):
+    across, down = (d_out + columns - 1) // columns, (n + rows - 1) // rows
+    parts = (d_in + units - 1) // units
+    others = np.empty((parts - 1, n, d_out), x.dtype)  # what the first part of the units lacks
+    for turn in prange(parts * down * across):
+        part, block = turn // (down * across), turn % (down * across)
         top, left = block // across * rows, block % across * columns
         bottom, right = min(n, top + rows), min(d_out, left + columns)
         high, wide = bottom - top, right - left
         gated_x = np.empty(high * depth if on_inputs else 0, x.dtype)
         gated_weight = np.empty(depth * wide if on_weights else 0, x.dtype)
-        for start in range(0, d_in, depth):
-            stop = min(d_in, start + depth)
-            deep = stop - start
-            out = y[top:bottom, left:right]
+        out = (y if part == 0 else others[part - 1])[top:bottom, left:right]
+        first, end = part * units, min(d_in, (part + 1) * units)
+        for start in range(first, end, depth):
+            stop = min(end, start + depth)
+            deep, more = stop - start, start > first
             if on_inputs:
-                part = gated_x[: high * deep].reshape(high, deep)
+                own = gated_x[: high * deep].reshape(high, deep)
                 for row in range(high):
                     gates = z[top + row if each else 0, start:stop]
-                    _gate(x[top + row, start:stop], gates, part[row])
-                multiply(part, weight[start:stop, left:right], out, start > 0)
+                    _gate(x[top + row, start:stop], gates, own[row])
+                multiply(own, weight[start:stop, left:right], out, more)
             elif on_weights:
-                part = gated_weight[: deep * wide].reshape(deep, wide)
+                own = gated_weight[: deep * wide].reshape(deep, wide)
                 for i in range(deep):
-                    _gate(weight[start + i, left:right], z[start + i, left:right], part[i])
-                multiply(x[top:bottom, start:stop], part, out, start > 0)
+                    _gate(weight[start + i, left:right], z[start + i, left:right], own[i])
+                multiply(x[top:bottom, start:stop], own, out, more)
             else:
-                multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, start > 0)
-        shift = bias[left:right]
-        for row in range(top, bottom):
-            values = y[row, left:right]
-            if rectified:
-                above = positive[row, left:right]
-                for o in range(wide):
-                    value = values[o] + shift[o]
-                    values[o] = zero if value <= zero else value
-                    above[o] = value > zero
-            else:
-                for o in range(wide):
-                    values[o] += shift[o]
+                multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, more)
+        if parts == 1:
+            for row in range(top, bottom):
+                _finish(y[row, left:right], bias, rectified, positive, row, left)
+    if parts > 1:
+        for row in prange(n):
+            values = y[row]
+            for part in range(parts - 1):
+                other = others[part, row]
+                for o in range(d_out):
+                    values[o] += other[o]
+            _finish(values, bias, rectified, positive, row, 0)
 
 
 @parallel
@@ -218,7 +245,7 @@ def affine(
     positive = np.empty(y.shape, bool) if rectified else None
     affine_in_blocks.sized(
         n * weight.size // PER_NUMBER, x, weight, packed(bias), gates, on_inputs, on_weights,
-        rectified, *forward_blocks(n, d_out, on_weights=on_weights), y,
+        rectified, *forward_blocks(n, d_in, d_out, on_weights=on_weights), y,
         NO_MASK if positive is None else positive,
     )  # fmt: skip
     return y, DenseResiduals(x, weight, z, on, positive)

@@ -76,18 +76,31 @@ def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _share(log_alpha, noise, m, number):  # type: ignore[no-untyped-def]
+    """s where beta is 2/m."""
+    u, rest = _sides(noise, number)
+    q = clipped_exp(-log_alpha) * rest
+    a, b = u * (u if m > 2 else number(1)), q if m > 1 else number(1)
+    b = b * (np.sqrt(q * u) if m & 1 else (q if m > 2 else number(1)))
+    return a / (a + b)
+
+
+@inline
 def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw as many gates as there is noise: words, or u. Without room for slopes, z alone."""
     in_whole_registers()
     number = log_alpha.dtype.type
     zero, one = number(0), number(1)
-    if m > 0:
+    if m == 3:  # the paper's beta has a loop of its own, which need not ask
         for i in range(noise.size):
-            u, rest = _sides(noise[i], number)
-            q = clipped_exp(-log_alpha[i]) * rest
-            a, b = u * (u if m > 2 else one), q if m > 1 else one
-            b = b * (np.sqrt(q * u) if m & 1 else (q if m > 2 else one))
-            z[i], steep = _stretch_and_clip(a / (a + b), law, zero, one)
+            s = _share(log_alpha[i], noise[i], 3, number)
+            z[i], steep = _stretch_and_clip(s, law, zero, one)
+            if slope is not None:
+                slope[i] = steep
+    elif m > 0:
+        for i in range(noise.size):
+            s = _share(log_alpha[i], noise[i], m, number)
+            z[i], steep = _stretch_and_clip(s, law, zero, one)
             if slope is not None:
                 slope[i] = steep
     else:

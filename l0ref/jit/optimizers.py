@@ -165,6 +165,10 @@ class Moves:
         n_turns = -(-sizes // NEAR)
         turns = np.arange(n_turns.sum()) - (n_turns.cumsum() - n_turns).repeat(n_turns)
         whose = np.arange(len(sizes)).repeat(n_turns)
+        # The first half of every parameter first, as kernels share it out among threads: so each
+        # thread finds in its cache the numbers that it has written.
+        order = np.argsort(turns / n_turns[whose], kind="stable")
+        turns, whose = turns[order], whose[order]
         which = np.array([int(optimizers.is_gate(name)) for name in self._names])
         self._least, self._rates = np.finfo(first.dtype).tiny, np.empty((2, 9), first.dtype)
         self._size = 2 * int(sizes.sum())

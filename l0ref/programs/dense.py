@@ -219,7 +219,7 @@ class Program:
         """Return the call that makes y of h, which may be given later, as the first argument."""
         weight, bias = (self.dense[k][1].params[name] for name in ("weight", "bias"))
         z, on_inputs, on_weights = self._gates_of(k)
-        blocks = forward_blocks(*y.shape, on_weights=on_weights)
+        blocks = forward_blocks(len(y), *weight.shape, on_weights=on_weights)
         args = weight, bias, z, on_inputs, on_weights, k < len(self.dense) - 1, *blocks, y, above
         size = len(y) * weight.size // PER_NUMBER
         return call_of(affine_in_blocks, size, *(() if h is None else (h,)), *args)

@@ -939,15 +939,15 @@ MUTANTS = (
     Mutant(
         "kernels-philox-with-words-of-64-bits",
         "jit/noise.py",
-        "left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)",
-        "left, right = _M0 * w0, _M1 * w2",
+        "            left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)\n            w0",
+        "            left, right = _M0 * w0, _M1 * w2\n            w0",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape3]",
     ),
     Mutant(
         "kernels-words-the-other-way-round",
         "jit/noise.py",
-        "pairs[2 * i + 1] = (w2 & _LOW) | (w3 << _HALF)",
-        "pairs[2 * i + 1] = (w3 & _LOW) | (w2 << _HALF)",
+        "((left >> _HALF) | (left << _HALF)) ^ ((w3 ^ k1) & _LOW)",
+        "left ^ ((w3 ^ k1) << _HALF)",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape4]",
     ),
     Mutant(
@@ -1044,8 +1044,15 @@ MUTANTS = (
     Mutant(
         "kernels-product-not-added-to-the-last",
         "jit/dense.py",
-        "multiply(part, weight[start:stop, left:right], out, start > 0)",
-        "multiply(part, weight[start:stop, left:right], out, False)",
+        "multiply(own, weight[start:stop, left:right], out, more)",
+        "multiply(own, weight[start:stop, left:right], out, False)",
+        "test_jit_dense.py::test_products_in_many_pieces[inputs-dense]",
+    ),
+    Mutant(
+        "kernels-half-of-the-units-in-place-of-the-sum",
+        "jit/dense.py",
+        "values[o] += other[o]",
+        "values[o] = other[o]",
         "test_jit_dense.py::test_products_in_many_pieces[inputs-dense]",
     ),
     Mutant(
