@@ -10,10 +10,12 @@ takes no part in the minibatch. Two things follow, and both are exact:
 
 So each value in the network keeps the units that are both, the weights between them are packed side
 by side, and the layers do the same work on smaller arrays. (A dense layer's weights are packed by
-its product itself, as it reads them: `l0ref.ops.gated_matmul`.) Gradients of what was left out are
-exact zeros. The products sum fewer terms, in another order: the result is that of the whole network
-to rounding. (What is left out is not looked at: where it holds an infinity or a NaN, 0 times it is
-no NaN here.)
+its product itself, as it reads them: `l0ref.ops.gated_matmul`.) With a draw for each example a unit
+is left out if it is closed for all; where few of the gates of a dense layer's inputs are open, each
+example goes through its own (`l0ref.ops.example_matmul`). Gradients of what was left out are exact
+zeros. The products sum fewer terms, in another order: the result is that of the whole network to
+rounding. (What is left out is not looked at: where it holds an infinity or a NaN, 0 times it is no
+NaN here.)
 
 Batch norm makes 0 into something else and has statistics of every map; it, and every layer that is
 not named in this module, takes all units and gives all units.
@@ -53,6 +55,16 @@ Index = NDArray[np.intp]
 INPUT = -1
 WORTH = 1.5e7
 """Multiplications that a minibatch's products must lose for packing to be worth its own cost."""
+
+FEW = 0.15
+"""Share of a layer's gates, over all examples, up to which each example goes its own way.
+
+Of 784-300 for a hundred examples that takes, forward and back, on two cores of an AMD EPYC two
+thirds of the time of whole products where a tenth is open, and as long at a quarter.
+"""
+
+ENOUGH = 10**6
+"""Multiplications that this must spare a layer forward."""
 
 _PASSING = (Elementwise, Dropout, Pool)
 """Layers that turn each unit or map into one, on its own, and 0 into 0."""
@@ -96,6 +108,8 @@ class Role(NamedTuple):
     gathers : bool
         It is a dense layer with one gate an input, or none: its product takes what is open where it
         lies.
+    by_example : bool
+        It is a dense layer with a gate an input and an example.
     silences : bool
         Behind a closed gate its output is 0.
     ignores : bool
@@ -107,6 +121,7 @@ class Role(NamedTuple):
     flattens: bool
     packs: bool
     gathers: bool
+    by_example: bool
     silences: bool
     ignores: bool
 
@@ -115,16 +130,17 @@ class Role(NamedTuple):
         """Ask a layer."""
         passes, flattens = isinstance(layer, _PASSING), isinstance(layer, Flatten)
         if not isinstance(layer, Weighted):
-            return cls(None, passes, flattens, False, False, False, False)
+            return cls(None, passes, flattens, False, False, False, False, False)
         packs, gathers = _packs(layer), isinstance(layer, Dense) and not layer.spread
-        silences = ignores = False
+        by_example = silences = ignores = False
         if layer.gates is not None:
             gates, no_bias = layer.gates, "bias" not in layer.params
             on_outputs = gates.axis == layer.output_axis
             silences = packs and on_outputs and (gates.gates_bias or no_bias)
             ignores = packs and gates.axis == 1 - layer.output_axis
+            by_example = gathers and ignores and layer.per_example
             gathers = gathers and ignores and not layer.per_example
-        return cls(layer, False, False, packs, gathers, silences, ignores)
+        return cls(layer, False, False, packs, gathers, by_example, silences, ignores)
 
 
 class Plan(NamedTuple):
@@ -272,6 +288,13 @@ class _Gathered(NamedTuple):
 
     product: Any
     positive: Mask | None  # behind a rectifier: where it let through
+
+
+class _ByExample(NamedTuple):
+    """Residuals of a dense layer through which each example went its own way."""
+
+    product: Any
+    positive: Mask | None
 
 
 class Packing:
@@ -459,6 +482,7 @@ class Pass:
         self.slopes: dict[int, Array] = {}
         for i, layer, _ in self._plan.gated:
             self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
+        self._dense = dense
         self.packing = None if dense else self._worthwhile(x.shape)
         self._moves = self.packing.moves if self.packing else {}
         self._skip_moves = self.packing.skip_moves if self.packing else {}
@@ -490,8 +514,11 @@ class Pass:
                 y = self._forward_block(i, x)
             elif weighted is not None:
                 z, op = self.gates.get(i), self._op(i)
-                if self._gathers(i, role):
-                    rectified = op is not None
+                rectified = op is not None
+                own = self._few(i, z) if role.by_example else None
+                if own is not None:
+                    y, self.residuals[i] = self._apply_by_example(i, weighted, x, own, rectified)
+                elif self._gathers(i, role):
                     y, self.residuals[i] = self._apply_gathered(i, weighted, x, z, rectified)
                 elif self.packing and role.packs:
                     y, self.residuals[i] = self._apply_packed(i, weighted, x, z, op)
@@ -554,6 +581,30 @@ class Pass:
         dz = None if dz is None else self.packing.taken[i].among(dz)
         dbias = self.packing.kept[i].among(dy.sum(axis=0))
         return dx, {"weight": dweight, "bias": dbias}, dz
+
+    def _few(self, i: int, z: Array | None) -> Array | None:
+        """Return the gates of the inputs that are there, if few enough of them are open."""
+        if self._dense or z is None:
+            return None
+        layer = self._plan.roles[i].weighted
+        assert layer is not None
+        n_outputs = layer.params["bias"].size
+        if self.packing is not None:
+            z, n_outputs = self.packing.taken[i].out_of(z), self.packing.kept[i].count
+        n_open = np.count_nonzero(z)
+        few = n_open <= FEW * z.size and (z.size - n_open) * n_outputs >= ENOUGH
+        return z if few else None
+
+    def _apply_by_example(
+        self, i: int, layer: Weighted, x: Array, z: Array, rectified: bool
+    ) -> tuple[Array, _ByExample]:
+        params = layer.params if self.packing is None else self._packed(i, layer)
+        y, product = self._ops.example_matmul(x, params["weight"], z)
+        y += params["bias"]
+        if not rectified:
+            return y, _ByExample(product, None)
+        y, positive = self._ops.relu(y)
+        return y, _ByExample(product, positive)
 
     def _packed(self, i: int, layer: Weighted) -> dict[str, Array]:
         """Return the layer's packed weights, and the bias of the units that are left."""
@@ -655,7 +706,12 @@ class Pass:
         if isinstance(residuals, _Gathered):
             return self._pull_gathered(i, dy, residuals, need_dx=need_dx)
         packed, op = self.packing is not None and self._plan.roles[i].packs, self._op(i)
-        if i in self._blocks and isinstance(layer, Conv2d):
+        if isinstance(residuals, _ByExample):
+            if residuals.positive is not None:
+                dy = self._ops.relu_vjp(dy, residuals.positive)
+            dx, dweight, dz = self._ops.example_matmul_vjp(dy, residuals.product, need_dx=need_dx)
+            dbias = dy.sum(axis=0)
+        elif i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
         elif packed:
             dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx, op)

@@ -46,6 +46,7 @@ both_backends = pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.fixture(autouse=True)
 def always_pack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(conditional, "WORTH", 0)
+    monkeypatch.setattr(conditional, "ENOUGH", 0)
     with backends.load("numba").exclusive():
         yield
 
@@ -275,6 +276,17 @@ def test_dense_networks(network: Network, n: int, seed: int) -> None:
     check(network, x, seed)
 
 
+@settings(max_examples=60)
+@given(network=dense_chains(), n=st.integers(1, 7), seed=st.integers(0, 99))
+def test_dense_networks_through_which_each_example_goes_its_own_way(
+    network: Network, n: int, seed: int
+) -> None:
+    x = np.random.default_rng(seed).normal(size=(n, *network.input_shape))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditional, "FEW", 1.0)
+        check(network, x, seed)
+
+
 @settings(max_examples=120)
 @given(network=convolutional(), n=st.integers(1, 4), seed=st.integers(0, 99))
 def test_convolutional_networks(network: Network, n: int, seed: int) -> None:
@@ -371,6 +383,43 @@ def test_a_perceptron_multiplies_what_is_open() -> None:
     spy = Spy()
     spy.evaluate(network, 6, dense=True)
     assert spy.weights == [(12, 9), (9, 7), (7, 3)]
+
+
+def own_ways(network: Network, **options: Any) -> list[tuple[tuple[int, ...], float]]:
+    """Shape of the weights, and the share of open gates, where examples go their own way."""
+    seen = []
+
+    def example_matmul(x: Any, weight: Any, z: Any) -> Any:
+        seen.append((weight.shape, np.count_nonzero(z) / z.size))
+        return ops.example_matmul(x, weight, z)
+
+    functions = {**backends.NUMPY.functions, "example_matmul": example_matmul}
+    for layer in network.layers:
+        layer.ops = replace(backends.NUMPY, functions=MappingProxyType(functions))
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(40, *network.input_shape))
+    network.evaluate(x, [0] * 40, noise_for(network, x, rng), **NO_PENALTY, **options)
+    return seen
+
+
+def test_an_example_goes_its_own_way_where_few_of_its_gates_are_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def network(log_alpha: float) -> Network:
+        """Of the first layer, ten gates are closed; the second layer's are open."""
+        one = MLP((40, 9, 3), dtype=np.float64, per_example=True)
+        first, second = (layer.params["log_alpha"] for _, layer, _ in one.gated)
+        first[...], first[:10], second[...] = log_alpha, CLOSED, -CLOSED
+        return one
+
+    ((shape, share),) = own_ways(network(-4.0))  # open with a probability of 0.08
+    assert 20 < shape[0] <= 30  # what is closed for all is left out before
+    assert shape[1] == 9
+    assert 0 < share <= 0.15
+    assert own_ways(network(0.0)) == []
+    assert own_ways(network(-4.0), dense=True) == []
+    monkeypatch.setattr(conditional, "ENOUGH", 40 * 40 * 9)
+    assert own_ways(network(-4.0)) == []
 
 
 def test_lenet5_multiplies_what_is_open() -> None:

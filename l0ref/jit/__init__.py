@@ -11,6 +11,7 @@ from . import (
     cross_entropy,
     dense,
     dense_block,
+    examples,
     flatten,
     hard_concrete,
     matmul,

@@ -12,6 +12,7 @@ from .cross_entropy import softmax_cross_entropy, softmax_cross_entropy_vjp
 from .dense import dense, dense_vjp
 from .dense_block import dense_relu, dense_relu_vjp
 from .dropout import dropout, dropout_vjp
+from .examples import example_matmul, example_matmul_vjp
 from .flatten import flatten, flatten_vjp
 from .matmul import gated_matmul, gated_matmul_vjp
 from .norm import (
@@ -48,6 +49,8 @@ __all__ = [
     "dense_vjp",
     "dropout",
     "dropout_vjp",
+    "example_matmul",
+    "example_matmul_vjp",
     "flatten",
     "flatten_vjp",
     "gated_matmul",
