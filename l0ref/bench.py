@@ -404,6 +404,26 @@ def copy(workload: Workload) -> Contender | None:
     return lambda: np.copyto(target, source)
 
 
+def multiply_adds() -> tuple[Contender, int]:
+    """Return a ruler that multiplies and adds in registers on all threads, and its operations."""
+    from .jit import _rulers
+    from .jit._vectors import lanes
+
+    factors = np.full(1024, 0.5, np.float32)
+    width, turns = lanes(factors), 16
+    factors, out = factors[: 2 * width], np.empty(turns * width, np.float32)
+    operations = 2 * out.size * _rulers.SUMS * _rulers.TERMS
+    return lambda: _rulers.multiply_and_add(factors, out), operations
+
+
+def traffic(n_params: int) -> Contender:
+    """Return a ruler that goes once over what Adam and the average read and write in a step."""
+    from .jit import _rulers
+
+    arrays = np.zeros((5, n_params), np.float32)
+    return lambda: _rulers.go_over(*arrays)
+
+
 # --- timing ---------------------------------------------------------------------------------------
 
 
@@ -540,8 +560,8 @@ def profile(
 ) -> dict[str, Any]:
     """Find out in which kernels a step of training spends its time, and how much in none.
 
-    The step's matrix products alone, the step, and the step with a clock at every kernel are timed
-    in turn.
+    The step's matrix products alone, the step, the step with a clock at every kernel, and what the
+    machine can do at best are timed in turn.
 
     Parameters
     ----------
@@ -558,8 +578,10 @@ def profile(
     dict
         ``"kernels"``: for each its ``"calls"`` and ``"seconds"`` a step, the greatest first;
         ``"elsewhere"``: what is left of the step with clocks, in Python and NumPy; ``"clocked"``
-        that step, ``"step"`` and ``"floor"`` in seconds. Medians over the turns. Can be saved as
-        JSON.
+        that step, ``"step"`` and ``"floor"`` in seconds; ``"arithmetic"``, the seconds of the
+        products' operations if each were a multiply-add in registers on all threads; ``"memory"``,
+        those of one pass over what Adam and the average keep. No step can be faster than these two
+        in a row. Medians over the turns. Can be saved as JSON.
 
     Raises
     ------
@@ -572,12 +594,16 @@ def profile(
     step, alone = contender(workload, backend="numba", data=data), floor(workload)
     assert isinstance(step, Steps)
     assert alone is not None
-    counts = [calibrate(one, seconds) for one in (alone, step)]
+    registers, operations = multiply_adds()
+    memory = traffic(sum(a.size for a in step.trainer.network.params.values()))
+    counts = [calibrate(one, seconds) for one in (alone, step, registers, memory)]
     whole: list[dict[str, float]] = []
     inside: list[dict[str, float]] = []
     calls: dict[str, float] = {}
     for _ in range(turns):
         times = {"floor": repeat(alone, counts[0]), "step": repeat(step, counts[1])}
+        times["arithmetic"] = repeat(registers, counts[2]) * flops(workload) / operations
+        times["memory"] = repeat(memory, counts[3])
         with step.within(), kernel_times() as clocks:
             step.ready(counts[1] + 1)
             step()

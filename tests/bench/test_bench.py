@@ -8,7 +8,9 @@ import pytest
 
 from l0ref import bench
 from l0ref.bench import WORKLOADS, Workload
+from l0ref.jit import _rulers
 from l0ref.jit._compile import Kernel
+from l0ref.jit._vectors import lanes
 
 
 def test_products_of_a_perceptron() -> None:
@@ -108,8 +110,30 @@ def test_a_profile_adds_up() -> None:
     assert found["elsewhere"] > 0
     assert found["step"] > 0
     assert found["floor"] > 0
+    assert found["arithmetic"] > 0
+    assert found["memory"] > 0
     assert [kernels[name]["calls"] for name in ("affine_in_blocks", "pull_in_blocks")] == [2, 2]
     assert list(kernels.values()) == sorted(kernels.values(), key=lambda own: -own["seconds"])
+
+
+def test_registers_multiply_and_add_as_many_numbers_as_is_said() -> None:
+    width = lanes(np.empty(1, np.float32))
+    out = np.empty(3 * width, np.float32)
+    _rulers.multiply_and_add(np.full(2 * width, 0.5, np.float32), out)
+    assert (out == 0.25 * _rulers.SUMS * _rulers.TERMS).all()  # exact: a multiple of 1/4
+    _, operations = bench.multiply_adds()
+    assert operations == 2 * _rulers.SUMS * _rulers.TERMS * 16 * width
+
+
+def test_one_pass_reads_every_number_once() -> None:
+    rng = np.random.default_rng(0)
+    grad, theta, m, v, average = before = rng.normal(size=(5, 2500))
+    wanted = grad, theta + m + v + 2 * grad, m + grad, v + grad
+    before = before.copy()
+    _rulers.go_over(grad, theta, m, v, average)
+    for got, exact in zip((grad, theta, m, v), wanted, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(average, before[4] + wanted[1], rtol=1e-12, atol=1e-12)
 
 
 def test_a_kernel_has_its_clock_only_while_it_is_profiled() -> None:
