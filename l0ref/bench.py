@@ -72,6 +72,8 @@ class Workload:
     open_gates : tuple of int or None
         How many gates of each layer are open, the others being closed; None for all. Of a product,
         how many inputs and outputs.
+    by_example : float
+        Of a product, the share of gates of its inputs that are open, if each example has its own.
     dense : bool
         Whether ours computes also what closed gates hide.
     """
@@ -86,6 +88,7 @@ class Workload:
     layer: tuple[int, int] = (784, 300)
     batch_size: int = 100
     open_gates: tuple[int, ...] | None = None
+    by_example: float = 1.0
     dense: bool = False
 
     @property
@@ -128,6 +131,7 @@ WORKLOADS = {
                 ("of WRN-10-1 at 64 maps", 640, (576, 64), None),
             )
         ),
+        Workload("product 784-300, a tenth open by example", "product", by_example=0.1),
         Workload("LeNet-300-100", "step", model="lenet-300-100"),
         Workload("LeNet-300-100, a gate a weight", "step", model="lenet-300-100", gates="weight"),
         Workload("LeNet-5", "step", model="lenet-5"),
@@ -147,7 +151,8 @@ MEANINGS = {
     "gradient": "10^6 gates: noise, z, its VJP, and the gradient of the expected L0 norm",
     "conv": "LeNet-5's second convolution on 100 examples, forward and VJP",
     "product": "the products of a dense layer over what is open, forward and VJP; the reference "
-    "takes what is open out of the weights first, and puts it back into their gradient",
+    "takes what is open out of the weights first, and puts it back into their gradient; where "
+    "each example has its own open gates it multiplies whole matrices",
     "step": "one step: batch, noise, forward, backward, Adam, average",
 }
 
@@ -286,6 +291,8 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
 
         return conv
     if workload.kind == "product":
+        if workload.by_example < 1:
+            return _product_by_example(workload, backend)
         x, weight, dy, index = product_arrays(workload)
 
         def product() -> object:
@@ -311,6 +318,25 @@ def contender(workload: Workload, *, backend: str, data: Dataset | None = None) 
         )
 
     return draw if workload.kind == "draw" else gradient
+
+
+def _product_by_example(workload: Workload, backend: str) -> Contender:
+    """Each example by its own rows; by the reference, in products of whole matrices."""
+    functions = backends.load(backend)
+    x, weight, dy, _ = product_arrays(workload)
+    rng = np.random.default_rng(1)
+    z = rng.uniform(0.1, 1, x.shape) * (rng.uniform(size=x.shape) < workload.by_example)
+    z, bias = z.astype(x.dtype), np.zeros(weight.shape[1], x.dtype)
+
+    def by_example() -> object:
+        _, residuals = functions.example_matmul(x, weight, z)
+        return functions.example_matmul_vjp(dy, residuals)
+
+    def whole() -> object:
+        _, residuals = functions.dense(x, weight, bias, z)
+        return functions.dense_vjp(dy, residuals)
+
+    return whole if backend == "numpy" else by_example
 
 
 # --- the rulers -----------------------------------------------------------------------------------
@@ -404,24 +430,25 @@ def copy(workload: Workload) -> Contender | None:
     return lambda: np.copyto(target, source)
 
 
-def multiply_adds() -> tuple[Contender, int]:
+def peak() -> tuple[Contender, int]:
     """Return a ruler that multiplies and adds in registers on all threads, and its operations."""
+    from . import jit
     from .jit import _rulers
     from .jit._vectors import lanes
 
-    factors = np.full(1024, 0.5, np.float32)
-    width, turns = lanes(factors), 16
-    factors, out = factors[: 2 * width], np.empty(turns * width, np.float32)
-    operations = 2 * out.size * _rulers.SUMS * _rulers.TERMS
-    return lambda: _rulers.multiply_and_add(factors, out), operations
+    width = lanes(np.empty(0, np.float32))
+    numbers = np.full(2 * width, 0.5, np.float32)
+    out = np.empty(8 * jit.get_num_threads() * width, np.float32)
+    operations = 2 * out.size * _rulers.CHAINS * _rulers.STEPS
+    return lambda: _rulers.multiply_and_add(numbers, out), operations
 
 
 def traffic(n_params: int) -> Contender:
     """Return a ruler that goes once over what Adam and the average read and write in a step."""
     from .jit import _rulers
 
-    arrays = np.zeros((5, n_params), np.float32)
-    return lambda: _rulers.go_over(*arrays)
+    arrays = np.ones((5, n_params), np.float32)
+    return lambda: _rulers.stream(*arrays)
 
 
 # --- timing ---------------------------------------------------------------------------------------
@@ -578,10 +605,10 @@ def profile(
     dict
         ``"kernels"``: for each its ``"calls"`` and ``"seconds"`` a step, the greatest first;
         ``"elsewhere"``: what is left of the step with clocks, in Python and NumPy; ``"clocked"``
-        that step, ``"step"`` and ``"floor"`` in seconds; ``"arithmetic"``, the seconds of the
-        products' operations if each were a multiply-add in registers on all threads; ``"memory"``,
-        those of one pass over what Adam and the average keep. No step can be faster than these two
-        in a row. Medians over the turns. Can be saved as JSON.
+        that step, ``"step"`` and ``"floor"`` in seconds; ``"arithmetic"``, the seconds that as many
+        operations as the products have would take in registers, on all threads; ``"memory"``, those
+        of one pass over what Adam and the average keep. Medians over the turns. Can be saved as
+        JSON.
 
     Raises
     ------
@@ -594,7 +621,7 @@ def profile(
     step, alone = contender(workload, backend="numba", data=data), floor(workload)
     assert isinstance(step, Steps)
     assert alone is not None
-    registers, operations = multiply_adds()
+    registers, operations = peak()
     memory = traffic(sum(a.size for a in step.trainer.network.params.values()))
     counts = [calibrate(one, seconds) for one in (alone, step, registers, memory)]
     whole: list[dict[str, float]] = []

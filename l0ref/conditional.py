@@ -56,11 +56,12 @@ INPUT = -1
 WORTH = 1.5e7
 """Multiplications that a minibatch's products must lose for packing to be worth its own cost."""
 
-FEW = 0.15
-"""Share of a layer's gates, over all examples, up to which each example goes its own way.
+OPEN_SHARE = 0.15
+"""Share of a layer's gates, over all examples, up to which each example reads its own rows.
 
-Of 784-300 for a hundred examples that takes, forward and back, on two cores of an AMD EPYC two
-thirds of the time of whole products where a tenth is open, and as long at a quarter.
+It holds for kernels, of a backend that has `by_example`. Of 784-300 for a hundred examples they
+take, forward and back, on two cores of an AMD EPYC two thirds of the time of whole products where a
+tenth is open, and as long at a quarter.
 """
 
 ENOUGH = 10**6
@@ -288,13 +289,7 @@ class _Gathered(NamedTuple):
 
     product: Any
     positive: Mask | None  # behind a rectifier: where it let through
-
-
-class _ByExample(NamedTuple):
-    """Residuals of a dense layer through which each example went its own way."""
-
-    product: Any
-    positive: Mask | None
+    by_example: bool  # each example took its own
 
 
 class Packing:
@@ -566,25 +561,32 @@ class Pass:
             x, layer.params["weight"], z, rows=inputs.index, columns=outputs.index
         )
         y += outputs.out_of(layer.params["bias"])
-        if not rectified:
-            return y, _Gathered(product, None)
-        y, positive = self._ops.relu(y)
-        return y, _Gathered(product, positive)
+        y, positive = self._ops.relu(y) if rectified else (y, None)
+        return y, _Gathered(product, positive, False)
 
     def _pull_gathered(
         self, i: int, dy: Array, residuals: _Gathered, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
-        assert self.packing is not None
         if residuals.positive is not None:
             dy = self._ops.relu_vjp(dy, residuals.positive)
-        dx, dweight, dz = self._ops.gated_matmul_vjp(dy, residuals.product, need_dx=need_dx)
-        dz = None if dz is None else self.packing.taken[i].among(dz)
-        dbias = self.packing.kept[i].among(dy.sum(axis=0))
+        dbias = dy.sum(axis=0)
+        if residuals.by_example:
+            dx, dweight, dz = self._ops.example_matmul_vjp(dy, residuals.product, need_dx=need_dx)
+            if self.packing is not None:
+                layer = self._plan.roles[i].weighted
+                assert layer is not None
+                whole = PackResiduals(layer.params["weight"].shape, *self._index(i, layer))
+                dweight = self._ops.pack_vjp(dweight, whole)
+        else:
+            dx, dweight, dz = self._ops.gated_matmul_vjp(dy, residuals.product, need_dx=need_dx)
+        if self.packing is not None:
+            dz = None if dz is None else self.packing.taken[i].among(dz)
+            dbias = self.packing.kept[i].among(dbias)
         return dx, {"weight": dweight, "bias": dbias}, dz
 
     def _few(self, i: int, z: Array | None) -> Array | None:
         """Return the gates of the inputs that are there, if few enough of them are open."""
-        if self._dense or z is None:
+        if self._dense or z is None or not self._ops.by_example:
             return None
         layer = self._plan.roles[i].weighted
         assert layer is not None
@@ -592,19 +594,17 @@ class Pass:
         if self.packing is not None:
             z, n_outputs = self.packing.taken[i].out_of(z), self.packing.kept[i].count
         n_open = np.count_nonzero(z)
-        few = n_open <= FEW * z.size and (z.size - n_open) * n_outputs >= ENOUGH
+        few = n_open <= OPEN_SHARE * z.size and (z.size - n_open) * n_outputs >= ENOUGH
         return z if few else None
 
     def _apply_by_example(
         self, i: int, layer: Weighted, x: Array, z: Array, rectified: bool
-    ) -> tuple[Array, _ByExample]:
+    ) -> tuple[Array, _Gathered]:
         params = layer.params if self.packing is None else self._packed(i, layer)
         y, product = self._ops.example_matmul(x, params["weight"], z)
         y += params["bias"]
-        if not rectified:
-            return y, _ByExample(product, None)
-        y, positive = self._ops.relu(y)
-        return y, _ByExample(product, positive)
+        y, positive = self._ops.relu(y) if rectified else (y, None)
+        return y, _Gathered(product, positive, True)
 
     def _packed(self, i: int, layer: Weighted) -> dict[str, Array]:
         """Return the layer's packed weights, and the bias of the units that are left."""
@@ -706,12 +706,7 @@ class Pass:
         if isinstance(residuals, _Gathered):
             return self._pull_gathered(i, dy, residuals, need_dx=need_dx)
         packed, op = self.packing is not None and self._plan.roles[i].packs, self._op(i)
-        if isinstance(residuals, _ByExample):
-            if residuals.positive is not None:
-                dy = self._ops.relu_vjp(dy, residuals.positive)
-            dx, dweight, dz = self._ops.example_matmul_vjp(dy, residuals.product, need_dx=need_dx)
-            dbias = dy.sum(axis=0)
-        elif i in self._blocks and isinstance(layer, Conv2d):
+        if i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
         elif packed:
             dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx, op)

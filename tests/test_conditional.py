@@ -278,12 +278,12 @@ def test_dense_networks(network: Network, n: int, seed: int) -> None:
 
 @settings(max_examples=60)
 @given(network=dense_chains(), n=st.integers(1, 7), seed=st.integers(0, 99))
-def test_dense_networks_through_which_each_example_goes_its_own_way(
+def test_dense_networks_whose_examples_read_their_own_rows(
     network: Network, n: int, seed: int
 ) -> None:
     x = np.random.default_rng(seed).normal(size=(n, *network.input_shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conditional, "FEW", 1.0)
+        patch.setattr(conditional, "OPEN_SHARE", 1.0)
         check(network, x, seed)
 
 
@@ -385,8 +385,42 @@ def test_a_perceptron_multiplies_what_is_open() -> None:
     assert spy.weights == [(12, 9), (9, 7), (7, 3)]
 
 
-def own_ways(network: Network, **options: Any) -> list[tuple[tuple[int, ...], float]]:
-    """Shape of the weights, and the share of open gates, where examples go their own way."""
+@both_backends
+def test_a_perceptron_whose_examples_read_their_own_rows(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rectifier that is one op with the layer before it, and one that is not."""
+    own = replace(backends.load(backend), by_example=True)
+    network = scattered(MLP((30, 12, 8, 3), dtype=np.float64, per_example=True), 5)
+    for layer in network.layers:
+        layer.ops = own
+    seen = []
+    apply = Pass._apply_by_example
+
+    def spy(run: Pass, i: int, layer: Any, x: Any, z: Any, rectified: bool) -> Any:
+        seen.append((i, rectified))
+        return apply(run, i, layer, x, z, rectified)
+
+    monkeypatch.setattr(Pass, "_apply_by_example", spy)
+    monkeypatch.setattr(conditional, "OPEN_SHARE", 1.0)
+    rng = np.random.default_rng(1)
+    x, labels = rng.normal(size=(9, 30)), rng.integers(0, 3, 9)
+    noise = noise_for(network, x, rng)
+    got = network.evaluate(x, labels, noise, **WEIGHING)
+    assert seen == [(0, own.fuses), (2, own.fuses), (4, False)]
+    wanted = network.evaluate(x, labels, noise, **WEIGHING, dense=True)
+    assert len(seen) == 3
+    np.testing.assert_allclose(got.loss, wanted.loss, rtol=300 * EPS)
+    for name, g in wanted.grads.items():
+        np.testing.assert_allclose(
+            got.grads[name], g, rtol=0, atol=300 * EPS * max(1, np.abs(g).max()), err_msg=name
+        )
+
+
+def own_rows(
+    network: Network, *, by_example: bool = True, **options: Any
+) -> list[tuple[tuple[int, ...], float]]:
+    """Shape of the weights, and the share of open gates, where examples read their own rows."""
     seen = []
 
     def example_matmul(x: Any, weight: Any, z: Any) -> Any:
@@ -395,14 +429,16 @@ def own_ways(network: Network, **options: Any) -> list[tuple[tuple[int, ...], fl
 
     functions = {**backends.NUMPY.functions, "example_matmul": example_matmul}
     for layer in network.layers:
-        layer.ops = replace(backends.NUMPY, functions=MappingProxyType(functions))
+        layer.ops = replace(
+            backends.NUMPY, functions=MappingProxyType(functions), by_example=by_example
+        )
     rng = np.random.default_rng(8)
     x = rng.normal(size=(40, *network.input_shape))
     network.evaluate(x, [0] * 40, noise_for(network, x, rng), **NO_PENALTY, **options)
     return seen
 
 
-def test_an_example_goes_its_own_way_where_few_of_its_gates_are_open(
+def test_examples_read_their_own_rows_where_few_gates_are_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def network(log_alpha: float) -> Network:
@@ -412,14 +448,15 @@ def test_an_example_goes_its_own_way_where_few_of_its_gates_are_open(
         first[...], first[:10], second[...] = log_alpha, CLOSED, -CLOSED
         return one
 
-    ((shape, share),) = own_ways(network(-4.0))  # open with a probability of 0.08
+    ((shape, share),) = own_rows(network(-4.0))  # open with a probability of 0.08
     assert 20 < shape[0] <= 30  # what is closed for all is left out before
     assert shape[1] == 9
     assert 0 < share <= 0.15
-    assert own_ways(network(0.0)) == []
-    assert own_ways(network(-4.0), dense=True) == []
+    assert own_rows(network(0.0)) == []
+    assert own_rows(network(-4.0), dense=True) == []
+    assert own_rows(network(-4.0), by_example=False) == []
     monkeypatch.setattr(conditional, "ENOUGH", 40 * 40 * 9)
-    assert own_ways(network(-4.0)) == []
+    assert own_rows(network(-4.0)) == []
 
 
 def test_lenet5_multiplies_what_is_open() -> None:

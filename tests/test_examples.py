@@ -1,4 +1,4 @@
-"""The product in which each example goes its own way: by loops, by differences, and its twin."""
+"""The product in which each example reads its own rows: by loops, by differences, and its twin."""
 
 import os
 import subprocess
@@ -20,6 +20,7 @@ PAIRS = [
 ]
 both = pytest.mark.parametrize(("matmul", "vjp"), PAIRS, ids=["original", "twin"])
 DTYPES = (np.float32, np.float64)
+EPS = np.finfo(np.float64).eps
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_the_product_is_its_equation(
     y, _ = matmul(x, weight, z)
     assert y.shape == (shape[0], shape[2])
     # Sums of at most 9 products of numbers of the order of 1.
-    np.testing.assert_allclose(y, by_loops(x, weight, z), rtol=0, atol=100 * 2.0**-52)
+    np.testing.assert_allclose(y, by_loops(x, weight, z), rtol=0, atol=100 * EPS)
 
 
 @both
@@ -81,7 +82,7 @@ def test_derivatives_are_those_of_the_loops(
             argument[place] = before - 0.03125
             below = (by_loops(x, weight, z) * dy).sum()
             argument[place] = before
-            assert derivative[place] == pytest.approx((above - below) * 16, rel=0, abs=1e-11)
+            assert derivative[place] == pytest.approx((above - below) * 16, rel=0, abs=20_000 * EPS)
     assert vjp(dy, matmul(x, weight, z)[1], need_dx=False)[0] is None
 
 
@@ -147,6 +148,7 @@ def test_the_twin_is_the_original(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.skipif(jit.get_num_threads() < 2, reason="of two threads")
 def test_the_number_of_threads_changes_nothing() -> None:
     x, weight, z, dy = draw((100, 300, 200), 0.2, np.float32)
     results = []
@@ -185,7 +187,36 @@ def test_what_is_not_for_the_kernel_is_the_originals(change: Any) -> None:
         results.append([y, *vjp(dy, residuals)])
     for a, b in zip(*results, strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=1e-13)  # a cotangent may follow a kernel
+        # One may follow a kernel's forward pass, and add up in another order.
+        np.testing.assert_allclose(a, b, rtol=100 * EPS)
+
+
+@both
+@pytest.mark.parametrize("dtypes", ["BddD", "dfdd", "fddd", "ddld", "fffd", "ddlf"])
+def test_numbers_of_several_kinds(matmul: Any, vjp: Any, dtypes: str) -> None:
+    """As the whole product takes them: no result has fewer digits than that of `dense`."""
+    rng = np.random.default_rng(3)
+    shapes = (4, 6), (6, 3), (4, 6), (4, 3)
+    x, weight, z, dy = (
+        rng.integers(0, 3, shape).astype(kind.lower()) if kind in "Bl"
+        else rng.normal(size=shape).astype(kind.lower())
+        for kind, shape in zip(dtypes, shapes, strict=True)
+    )  # fmt: skip
+    y, residuals = matmul(x, weight, z)
+    dx, dweight, dz = vjp(dy, residuals)
+    wanted, own = ops.dense(x, weight, np.zeros(3, weight.dtype), z)
+    whole = ops.dense_vjp(dy, own)
+    where_open = z != 0
+    eps = np.finfo(np.float32).eps if "f" in dtypes else EPS
+    for got, exact in (
+        (y, wanted),
+        (dx, whole[0]),
+        (dweight, whole[1]),
+        (dz, whole[3] * where_open),
+    ):
+        assert got.dtype == np.result_type(x, weight, z) if got is y else got.dtype.kind == "f"
+        # Sums of at most 6 products of three numbers below 4.
+        np.testing.assert_allclose(got, exact, rtol=0, atol=400 * eps)
 
 
 @both

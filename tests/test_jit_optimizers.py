@@ -13,6 +13,7 @@ from numba import config
 
 from l0ref import jit
 from l0ref.jit._compile import FEW, Kernel
+from l0ref.jit.optimizers import NEAR, Moves
 from l0ref.jit.optimizers import step_and_average as by_twin
 from l0ref.optimizers import SGD, Adam, TemporalAverage, all_finite
 from l0ref.optimizers import step_and_average as by_original
@@ -313,3 +314,19 @@ def test_all_finite(dtype: Any, size: int, layout: str) -> None:
 ], ids=["float16", "int", "empty", "complex", "masked"])  # fmt: skip
 def test_all_finite_of_what_no_kernel_takes(values: Any) -> None:
     assert jit.TWINS[all_finite](values) is all_finite(values)
+
+
+def test_threads_find_the_numbers_that_they_wrote() -> None:
+    """Turns are shared out in order: the first half of each parameter comes before any second."""
+    rng = np.random.default_rng(0)
+    sizes = {"0.weight": 40 * NEAR, "0.bias": 7, "2.weight": 10 * NEAR + 3}
+    params = {name: rng.normal(size=size) for name, size in sizes.items()}
+    moves = Moves(params, [(a, a.copy(), a.copy(), a.copy()) for a in params.values()])
+    _, whose, firsts, *_ = moves._arguments
+    n_turns = [-(-size // NEAR) for size in sizes.values()]
+    shares = [first / NEAR / n_turns[p] for p, first in zip(whose, firsts, strict=True)]
+    assert shares == sorted(shares)
+    covered = {p: sorted(first for q, first in zip(whose, firsts, strict=True) if p == q)
+               for p in set(whose)}  # fmt: skip
+    for p, size in enumerate(sizes.values()):
+        assert covered[p] == list(range(0, size, NEAR))

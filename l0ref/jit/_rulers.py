@@ -1,4 +1,4 @@
-"""What the machine can do at best, on all threads: for `l0ref.bench` to hold kernels against."""
+"""What the machine does at best, on all threads: its peak, and a pass over memory."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from ._compile import inline, parallel, prange
 from ._vectors import add, add_products, lanes, load, store, zeros
 from .optimizers import NEAR
 
-TERMS = 2**14
-"""Terms of each sum of a turn."""
+STEPS = 2**14
+"""Multiply-adds of a turn one after the other, of `CHAINS` vectors."""
 
-SUMS = 12
-"""Vectors that are summed at a time: more than a processor has multiply-adds under way."""
+CHAINS = 12
+"""Vectors side by side: more multiply-adds than an x86 processor has under way."""
 
 
 @parallel
-def multiply_and_add(factors, out):  # type: ignore[no-untyped-def]
-    """Sum products in registers, nothing else: a turn for each vector of `out`.
+def multiply_and_add(numbers, out):  # type: ignore[no-untyped-def]
+    """Let x be a x + b, over and over, in registers: a turn for each vector of `out`.
 
-    `factors` are two vectors. A turn is `SUMS` times `TERMS` multiply-adds of a vector.
+    `numbers` are a vector of a and one of b.
     """
-    width = lanes(factors)
+    width = lanes(numbers)
     for turn in prange(out.shape[0] // width):
-        a, b = load(factors, np.uint64(0)), load(factors, np.uint64(width))
-        t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = t8 = t9 = t10 = t11 = zeros(factors)
-        for _ in range(TERMS):
-            t0, t1, t2 = add_products(t0, a, b), add_products(t1, a, b), add_products(t2, a, b)
-            t3, t4, t5 = add_products(t3, a, b), add_products(t4, a, b), add_products(t5, a, b)
-            t6, t7, t8 = add_products(t6, a, b), add_products(t7, a, b), add_products(t8, a, b)
-            t9, t10 = add_products(t9, a, b), add_products(t10, a, b)
-            t11 = add_products(t11, a, b)
-        first = add(add(add(t0, t1), add(t2, t3)), add(add(t4, t5), add(t6, t7)))
-        store(out, np.uint64(turn * width), add(first, add(add(t8, t9), add(t10, t11))))
+        a, b = load(numbers, np.uint64(0)), load(numbers, np.uint64(width))
+        x0 = x1 = x2 = x3 = x4 = x5 = x6 = x7 = x8 = x9 = x10 = x11 = zeros(numbers)
+        for _ in range(STEPS):
+            x0, x1, x2 = add_products(b, a, x0), add_products(b, a, x1), add_products(b, a, x2)
+            x3, x4, x5 = add_products(b, a, x3), add_products(b, a, x4), add_products(b, a, x5)
+            x6, x7, x8 = add_products(b, a, x6), add_products(b, a, x7), add_products(b, a, x8)
+            x9, x10 = add_products(b, a, x9), add_products(b, a, x10)
+            x11 = add_products(b, a, x11)
+        first = add(add(add(x0, x1), add(x2, x3)), add(add(x4, x5), add(x6, x7)))
+        store(out, np.uint64(turn * width), add(first, add(add(x8, x9), add(x10, x11))))
 
 
 @inline
@@ -47,7 +47,7 @@ def _touch(grad, theta, m, v, average):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def go_over(grad, theta, m, v, average):  # type: ignore[no-untyped-def]
+def stream(grad, theta, m, v, average):  # type: ignore[no-untyped-def]
     """Read the gradients, and read and write what Adam and the average keep, once."""
     size = theta.shape[0]
     for turn in prange((size + NEAR - 1) // NEAR):

@@ -1,4 +1,9 @@
-"""Twins of `l0ref.ops.dense`: blocks of the result, each made and finished by one thread."""
+"""Twins of `l0ref.ops.dense`: blocks of the result, each made by one thread.
+
+Of a layer of many inputs each thread has a half of them: it reads the same rows of the weights
+forward, writes their gradient on the way back, and moves them with Adam (`l0ref.jit.optimizers`).
+So they stay in its own cache, which counts most where the cores have no cache in common.
+"""
 
 from __future__ import annotations
 
@@ -112,9 +117,10 @@ def _finish(values, bias, rectified, positive, row, left):  # type: ignore[no-un
 def affine_in_blocks(  # type: ignore[no-untyped-def]
     x, weight, bias, z, on_inputs, on_weights, rectified, units, rows, columns, depth, y, positive
 ):
-    """Let y be a dense layer of x, gated and rectified, a block of y at a time.
+    """Let y be a dense layer of x, gated and rectified: blocks of y, over parts of the inputs.
 
-    Of a rectified one, note where y is positive.
+    The parts, if there is more than one, are added up in their order. Of a rectified layer, note
+    where y is positive.
     """
     n, d_in = x.shape
     d_out = weight.shape[1]

@@ -100,7 +100,8 @@ def example_matmul_vjp(
     """
     x, weight, z = residuals
     check_cotangent(dy, (len(x), weight.shape[1]))
-    dweight, dx, dz = np.zeros_like(weight), np.zeros_like(x), np.zeros_like(z)
+    dtype = np.result_type(dy, x, weight, z)
+    dweight, dx, dz = (np.zeros(a.shape, dtype) for a in (weight, x, z))
     for n, gates in enumerate(z):
         own = np.flatnonzero(gates)
         dweight[own] += np.outer(x[n, own] * gates[own], dy[n])

@@ -2,11 +2,13 @@
 
 import contextlib
 import itertools
+import platform
 
+import numba
 import numpy as np
 import pytest
 
-from l0ref import bench
+from l0ref import bench, jit
 from l0ref.bench import WORKLOADS, Workload
 from l0ref.jit import _rulers
 from l0ref.jit._compile import Kernel
@@ -116,13 +118,23 @@ def test_a_profile_adds_up() -> None:
     assert list(kernels.values()) == sorted(kernels.values(), key=lambda own: -own["seconds"])
 
 
-def test_registers_multiply_and_add_as_many_numbers_as_is_said() -> None:
+def test_the_peak_is_of_multiply_adds() -> None:
     width = lanes(np.empty(1, np.float32))
     out = np.empty(3 * width, np.float32)
     _rulers.multiply_and_add(np.full(2 * width, 0.5, np.float32), out)
-    assert (out == 0.25 * _rulers.SUMS * _rulers.TERMS).all()  # exact: a multiple of 1/4
-    _, operations = bench.multiply_adds()
-    assert operations == 2 * _rulers.SUMS * _rulers.TERMS * 16 * width
+    assert (out == _rulers.CHAINS).all()  # x/2 + 1/2 tends to 1, and gets there
+    _, operations = bench.peak()
+    assert operations == 2 * _rulers.CHAINS * _rulers.STEPS * 8 * jit.get_num_threads() * width
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86's assembler")
+def test_the_peak_is_of_nothing_else() -> None:
+    width = lanes(np.empty(1, np.float32))
+    kernel = _rulers.multiply_and_add._compile(False, cache=False)
+    kernel(np.full(2 * width, 0.5, np.float32), np.empty(width, np.float32))
+    (code,) = kernel.inspect_asm().values()
+    assert code.count("vfmadd") >= _rulers.CHAINS
 
 
 def test_one_pass_reads_every_number_once() -> None:
@@ -130,7 +142,7 @@ def test_one_pass_reads_every_number_once() -> None:
     grad, theta, m, v, average = before = rng.normal(size=(5, 2500))
     wanted = grad, theta + m + v + 2 * grad, m + grad, v + grad
     before = before.copy()
-    _rulers.go_over(grad, theta, m, v, average)
+    _rulers.stream(grad, theta, m, v, average)
     for got, exact in zip((grad, theta, m, v), wanted, strict=True):
         np.testing.assert_allclose(got, exact, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(average, before[4] + wanted[1], rtol=1e-12, atol=1e-12)

@@ -1088,7 +1088,14 @@ MUTANTS = (
         "conditional.py",
         "z, n_outputs = self.packing.taken[i].out_of(z), self.packing.kept[i].count",
         "z, n_outputs = z[:, : self.packing.taken[i].count], self.packing.kept[i].count",
-        "test_conditional.py::test_dense_networks_through_which_each_example_goes_its_own_way",
+        "test_conditional.py::test_dense_networks_whose_examples_read_their_own_rows",
+    ),
+    Mutant(
+        "rectifier-forgotten-on-an-examples-way-back",
+        "conditional.py",
+        "        if residuals.positive is not None:\n",
+        "        if residuals.positive is not None and not residuals.by_example:\n",
+        "test_conditional.py::test_a_perceptron_whose_examples_read_their_own_rows[numba]",
     ),
     Mutant(
         "rectifier-into-a-layer-that-something-else-reads",
