@@ -97,22 +97,6 @@ def _gate(values, gates, out):  # type: ignore[no-untyped-def]
         out[i] = values[i] * gates[i]
 
 
-@inline
-def _finish(values, bias, rectified, positive, row, left):  # type: ignore[no-untyped-def]
-    """Add the biases from one on to a piece of a row of y, and rectify it."""
-    zero, right = values.dtype.type(0), left + values.shape[0]
-    shift = bias[left:right]
-    if rectified:
-        above = positive[row, left:right]
-        for o in range(values.shape[0]):
-            value = values[o] + shift[o]
-            values[o] = zero if value <= zero else value
-            above[o] = value > zero
-    else:
-        for o in range(values.shape[0]):
-            values[o] += shift[o]
-
-
 @parallel
 def affine_in_blocks(  # type: ignore[no-untyped-def]
     x, weight, bias, z, on_inputs, on_weights, rectified, units, rows, columns, depth, y, positive
@@ -124,6 +108,7 @@ def affine_in_blocks(  # type: ignore[no-untyped-def]
     """
     n, d_in = x.shape
     d_out = weight.shape[1]
+    zero = x.dtype.type(0)
     each = z.shape[0] > 1  # one draw an example
     across, down = (d_out + columns - 1) // columns, (n + rows - 1) // rows
     parts = (d_in + units - 1) // units
@@ -153,17 +138,21 @@ def affine_in_blocks(  # type: ignore[no-untyped-def]
                 multiply(x[top:bottom, start:stop], own, out, more)
             else:
                 multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, more)
-        if parts == 1:
-            for row in range(top, bottom):
-                _finish(y[row, left:right], bias, rectified, positive, row, left)
-    if parts > 1:
-        for row in prange(n):
-            values = y[row]
-            for part in range(parts - 1):
-                other = others[part, row]
-                for o in range(d_out):
-                    values[o] += other[o]
-            _finish(values, bias, rectified, positive, row, 0)
+    for row in prange(n):
+        values = y[row]
+        for part in range(parts - 1):
+            other = others[part, row]
+            for o in range(d_out):
+                values[o] += other[o]
+        if rectified:
+            above = positive[row]
+            for o in range(d_out):
+                value = values[o] + bias[o]
+                values[o] = zero if value <= zero else value
+                above[o] = value > zero
+        else:
+            for o in range(d_out):
+                values[o] += bias[o]
 
 
 @parallel
