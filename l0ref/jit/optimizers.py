@@ -24,12 +24,13 @@ from .. import optimizers
 from ._addresses import addresses_of, numbers_at
 from ._compile import FEW, inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
+from ._vectors import in_whole_registers
 
 Array = NDArray[Any]
 Params = dict[str, Array]
 
 NEAR = 1024
-"""Elements of one pass: what three passes over them read and write stays in the first cache."""
+"""Elements of one pass: what two passes over them read and write stays in the first cache."""
 
 FAR = 2**14
 """Elements of one turn, where they are read once."""
@@ -40,15 +41,17 @@ def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
     old_1, new_1, old_2, new_2 = numbers[0], numbers[1], numbers[2], numbers[3]
     eps, lr, old, new = numbers[4], numbers[5], numbers[6], numbers[7]
     least, zero = numbers[8], theta.dtype.type(0)
-    # Three loops, not one: of five arrays that may overlap, for all that it knows, the compiler
-    # makes no vectors; of three it does, after a check when it runs.
+    in_whole_registers()
+    # Two loops, not one: of five arrays that may overlap, for all that it knows, the compiler makes
+    # no vectors; of four it does, after a check when it runs. A root and a division take as long
+    # as the way of their numbers through memory, and run meanwhile.
     for i in range(theta.shape[0]):
         g = grad[i]
         first, second = old_1 * m[i] + new_1 * g, old_2 * v[i] + new_2 * (g * g)
-        m[i] = zero if abs(first) < least else first
-        v[i] = zero if second < least else second
-    for i in range(theta.shape[0]):
-        theta[i] -= lr * (m[i] / (np.sqrt(v[i]) + eps))
+        first = zero if abs(first) < least else first
+        second = zero if second < least else second
+        m[i], v[i] = first, second
+        theta[i] -= lr * (first / (np.sqrt(second) + eps))
     for i in range(theta.shape[0]):
         average[i] = old * average[i] + new * theta[i]
 
