@@ -48,6 +48,18 @@ def test_a_sum_of_products_is_what_it_says_to_the_bit(n: int, other: Any) -> Non
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", SIZES)
+def test_a_sum_in_the_numbers_own_precision_is_what_it_says_to_the_bit(n: int, dtype: Any) -> None:
+    """Of numbers of a few bits, whose products are exact: rounded or not before they are added."""
+    rng = np.random.default_rng(n)
+    a, b = (rng.integers(-2000, 2000, n).astype(dtype) / 1024 for _ in range(2))
+    total = _sums.dot(a, b)
+    assert total == plain(_sums.dot)(a, b)
+    terms = a.astype(float) * b
+    assert abs(total - math.fsum(terms)) <= np.finfo(dtype).eps * (20 + n / 16) * abs(terms).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", SIZES)
 def test_a_sum_of_squares_is_what_it_says_to_the_bit(n: int, dtype: Any) -> None:
     """Of squares of 52 bits, which float64 holds as well."""
     bits = 23 if dtype == np.float32 else 25
@@ -66,6 +78,7 @@ def test_what_is_not_finite_stays(value: float, place: int) -> None:
     values[place] = value
     np.testing.assert_equal(_sums.add_up(values), value)
     np.testing.assert_equal(_sums.inner(values, np.ones_like(values)), value)
+    np.testing.assert_equal(_sums.dot(values, np.ones_like(values)), value)
     np.testing.assert_equal(_sums.add_up_squares(values, 0.5), value * value)
 
 

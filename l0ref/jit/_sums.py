@@ -3,7 +3,8 @@
 A compiler that may add in any order chooses one anew wherever it puts a function, and may choose
 another when the code comes from disk. Then a run that was broken off and taken up again ends in
 other last digits than one that was not. So kernels allow no other order than their own, and long
-sums come here: many at once, side by side in four vectors of float64, then these in pairs.
+sums come here: many at once, side by side in four vectors of float64, then these in pairs. (`dot`
+has vectors of its arguments' precision.)
 
 Arrays are contiguous, and have one dimension.
 """
@@ -13,9 +14,19 @@ from __future__ import annotations
 import numpy as np
 
 from ._compile import inline
-from ._vectors import F64_LANES, add, add_products, in_pairs, spread, widened
+from ._vectors import (
+    F64_LANES,
+    add,
+    add_products,
+    in_pairs,
+    lanes,
+    load,
+    spread,
+    widened,
+    zeros,
+)
 
-__all__ = ["add_up", "add_up_squares", "inner"]
+__all__ = ["add_up", "add_up_squares", "dot", "inner"]
 
 _STEP = np.uint64(F64_LANES)
 
@@ -80,4 +91,26 @@ def inner(a, b):  # type: ignore[no-untyped-def]
     total = in_pairs(add(add(t0, t1), add(t2, t3)))
     for i in range(vectors * F64_LANES, a.shape[0]):
         total += np.float64(a[i]) * np.float64(b[i])
+    return total
+
+
+@inline
+def dot(a, b):  # type: ignore[no-untyped-def]
+    """Sum the products in their own precision, as a matrix product does."""
+    at, step = np.uint64(0), np.uint64(lanes(a))
+    vectors = a.shape[0] // lanes(a)
+    t0 = t1 = t2 = t3 = zeros(a)
+    for _ in range(vectors // 4):
+        at_1, at_2, at_3 = at + step, at + step + step, at + step + step + step
+        t0 = add_products(t0, load(a, at), load(b, at))
+        t1 = add_products(t1, load(a, at_1), load(b, at_1))
+        t2 = add_products(t2, load(a, at_2), load(b, at_2))
+        t3 = add_products(t3, load(a, at_3), load(b, at_3))
+        at = at_3 + step
+    for _ in range(vectors % 4):
+        t0 = add_products(t0, load(a, at), load(b, at))
+        at += step
+    total = in_pairs(add(add(t0, t1), add(t2, t3)))
+    for i in range(vectors * lanes(a), a.shape[0]):
+        total += a[i] * b[i]
     return total

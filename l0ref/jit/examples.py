@@ -12,7 +12,8 @@ from ..ops.conv import check_cotangent
 from ..ops.examples import ExampleMatmulResiduals
 from ._compile import inline, parallel, prange
 from ._registry import NotForKernel, check_arrays, packed, twin
-from ._vectors import add, add_products, in_pairs, in_whole_registers, lanes, load, zeros
+from ._sums import dot
+from ._vectors import in_whole_registers
 from .dense import PER_NUMBER
 
 Array = NDArray[Any]
@@ -62,28 +63,6 @@ def _add_rows(factors, places, count, rows, total):  # type: ignore[no-untyped-d
         _add_one(factors[k], rows[places[k]], total)
 
 
-@inline
-def _dot(a, b):  # type: ignore[no-untyped-def]
-    """Sum the products, in their own precision: four vectors side by side, as a product does."""
-    at, step = np.uint64(0), np.uint64(lanes(a))
-    vectors = a.shape[0] // lanes(a)
-    t0 = t1 = t2 = t3 = zeros(a)
-    for _ in range(vectors // 4):
-        at_1, at_2, at_3 = at + step, at + step + step, at + step + step + step
-        t0 = add_products(t0, load(a, at), load(b, at))
-        t1 = add_products(t1, load(a, at_1), load(b, at_1))
-        t2 = add_products(t2, load(a, at_2), load(b, at_2))
-        t3 = add_products(t3, load(a, at_3), load(b, at_3))
-        at = at_3 + step
-    for _ in range(vectors % 4):
-        t0 = add_products(t0, load(a, at), load(b, at))
-        at += step
-    total = in_pairs(add(add(t0, t1), add(t2, t3)))
-    for i in range(vectors * lanes(a), a.shape[0]):
-        total += a[i] * b[i]
-    return total
-
-
 @parallel
 def add_open_rows(x, weight, z, y):  # type: ignore[no-untyped-def]
     """Let each row of y be what its example's open gates let through."""
@@ -111,7 +90,7 @@ def pull_open_rows(x, weight, z, dy, dx, dweight, dz):  # type: ignore[no-untype
         own = dy[row]
         for i in range(d_in):
             gate = z[row, i]
-            slope = _dot(own, weight[i]) if gate != 0 else own.dtype.type(0)
+            slope = dot(own, weight[i]) if gate != 0 else own.dtype.type(0)
             dx[row, i], dz[row, i] = gate * slope, x[row, i] * slope if gate != 0 else slope
 
 
