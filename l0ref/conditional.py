@@ -510,7 +510,7 @@ class Pass:
             elif weighted is not None:
                 z, op = self.gates.get(i), self._op(i)
                 rectified = op is not None
-                own = self._few(i, z) if role.by_example else None
+                own = self._few(i, weighted, z) if role.by_example else None
                 if own is not None:
                     y, self.residuals[i] = self._apply_by_example(i, weighted, x, own, rectified)
                 elif self._gathers(i, role):
@@ -565,31 +565,18 @@ class Pass:
         return y, _Gathered(product, positive, False)
 
     def _pull_gathered(
-        self, i: int, dy: Array, residuals: _Gathered, *, need_dx: bool
+        self, i: int, dy: Array, product: Any, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
-        if residuals.positive is not None:
-            dy = self._ops.relu_vjp(dy, residuals.positive)
-        dbias = dy.sum(axis=0)
-        if residuals.by_example:
-            dx, dweight, dz = self._ops.example_matmul_vjp(dy, residuals.product, need_dx=need_dx)
-            if self.packing is not None:
-                layer = self._plan.roles[i].weighted
-                assert layer is not None
-                whole = PackResiduals(layer.params["weight"].shape, *self._index(i, layer))
-                dweight = self._ops.pack_vjp(dweight, whole)
-        else:
-            dx, dweight, dz = self._ops.gated_matmul_vjp(dy, residuals.product, need_dx=need_dx)
-        if self.packing is not None:
-            dz = None if dz is None else self.packing.taken[i].among(dz)
-            dbias = self.packing.kept[i].among(dbias)
+        assert self.packing is not None
+        dx, dweight, dz = self._ops.gated_matmul_vjp(dy, product, need_dx=need_dx)
+        dz = None if dz is None else self.packing.taken[i].among(dz)
+        dbias = self.packing.kept[i].among(dy.sum(axis=0))
         return dx, {"weight": dweight, "bias": dbias}, dz
 
-    def _few(self, i: int, z: Array | None) -> Array | None:
+    def _few(self, i: int, layer: Weighted, z: Array | None) -> Array | None:
         """Return the gates of the inputs that are there, if few enough of them are open."""
         if self._dense or z is None or not self._ops.by_example:
             return None
-        layer = self._plan.roles[i].weighted
-        assert layer is not None
         n_outputs = layer.params["bias"].size
         if self.packing is not None:
             z, n_outputs = self.packing.taken[i].out_of(z), self.packing.kept[i].count
@@ -703,10 +690,15 @@ class Pass:
     def _pull(
         self, i: int, layer: Weighted, dy: Array, residuals: Any, *, need_dx: bool
     ) -> tuple[Any, dict[str, Array], Array | None]:
-        if isinstance(residuals, _Gathered):
-            return self._pull_gathered(i, dy, residuals, need_dx=need_dx)
         packed, op = self.packing is not None and self._plan.roles[i].packs, self._op(i)
-        if i in self._blocks and isinstance(layer, Conv2d):
+        if isinstance(residuals, _Gathered):
+            if residuals.positive is not None:
+                dy = self._ops.relu_vjp(dy, residuals.positive)
+            if not residuals.by_example:
+                return self._pull_gathered(i, dy, residuals.product, need_dx=need_dx)
+            dx, dweight, dz = self._ops.example_matmul_vjp(dy, residuals.product, need_dx=need_dx)
+            dbias = dy.sum(axis=0)
+        elif i in self._blocks and isinstance(layer, Conv2d):
             dx, dweight, dbias, dz = self._ops.conv_relu_pool_vjp(dy, residuals, need_dx=need_dx)
         elif packed:
             dx, dweight, dbias, dz = layer.pull_op(dy, residuals, need_dx, op)

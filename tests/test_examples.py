@@ -1,8 +1,5 @@
 """The product in which each example reads its own rows: by loops, by differences, and its twin."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 
 from l0ref import jit, ops
 from l0ref.jit import examples as twins
+from tests.without_numba import run_without_numba
 
 PAIRS = [
     (ops.example_matmul, ops.example_matmul_vjp),
@@ -246,8 +244,4 @@ for one, other in zip(got, (y, *ops.example_matmul_vjp(dy, residuals)), strict=T
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
 print("done")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False,
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-    )  # fmt: skip
-    assert result.stdout.strip() == "done", result.stderr
+    assert run_without_numba(source) == "done"

@@ -5,9 +5,6 @@ are met all the time. Then numbers with all their digits: a sum of k products of
 order, has at most k + f roundings of eps / 2 of the sum of sizes, on each side.
 """
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numba
@@ -31,6 +28,7 @@ from l0ref.jit._tiles import (
 )
 from l0ref.jit._vectors import BYTES
 from tests.naive_conv import Geometry
+from tests.without_numba import run_without_numba
 
 DTYPES = (np.float32, np.float64)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -522,11 +520,7 @@ for module, name, options in ((conv, "conv2d", {"padding": 1, "stride": 2}),
                 assert one.dtype == other.dtype
 print("done")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False,
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-    )  # fmt: skip
-    assert result.stdout.strip() == "done", result.stderr
+    assert run_without_numba(source) == "done"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -8,10 +8,7 @@ error of s by zeta - gamma. With the roundings of what follows, and those of the
 enough.
 """
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from math import exp, inf, log, nan
 from typing import Any
@@ -29,6 +26,7 @@ from l0ref.jit import penalties as fast_penalties
 from l0ref.jit._registry import NotForKernel
 from l0ref.jit._vectors import BYTES, in_whole_registers
 from l0ref.noise import Noise, Stream, Uniforms
+from tests.without_numba import run_without_numba
 
 DTYPES = (np.float32, np.float64)
 BETAS = (2 / 3, 0.5, 1.0, 2.0, 1 / 3, 2 / 7, 0.7, 0.1, 3.0)  # 2/m, m < 5: the first four
@@ -501,14 +499,7 @@ print("same")
 
 def test_the_kernels_run_as_plain_python() -> None:
     """NUMBA_DISABLE_JIT, with which one debugs, gives the same numbers."""
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NUMBA],
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.stdout.strip() == "same", ran.stderr
+    assert run_without_numba(WITHOUT_NUMBA) == "same"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

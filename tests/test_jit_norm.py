@@ -5,9 +5,6 @@ pieces, to less than 8 eps of the mean size, and what is made of it in a few ste
 stated in multiples of eps of the greatest size that the formula meets.
 """
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import pytest
 
 from l0ref import jit, ops
 from l0ref.jit import norm
+from tests.without_numba import run_without_numba
 
 DTYPES = (np.float32, np.float64)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -226,8 +224,4 @@ for one, other in zip(got, exact, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
 print("done")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False,
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-    )  # fmt: skip
-    assert result.stdout.strip() == "done", result.stderr
+    assert run_without_numba(source) == "done"

@@ -3,9 +3,6 @@
 Whole numbers of few values: sums are exact, ties are everywhere, and equality is asked for.
 """
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from hypothesis import strategies as st
 
 from l0ref import jit, ops
 from l0ref.jit import flatten, pool, relu
+from tests.without_numba import run_without_numba
 
 DTYPES = (np.float32, np.float64)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -229,8 +227,4 @@ for module, name, arguments in ((pool, "max_pool2d", (x, 2)), (pool, "max_pool2d
                                   getattr(ops, name + "_vjp")(dy, own))
 print("done")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False,
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-    )  # fmt: skip
-    assert result.stdout.strip() == "done", result.stderr
+    assert run_without_numba(source) == "done"
