@@ -42,9 +42,6 @@ class Backend:
     fuses : bool
         Whether layers in a row are one op where there is one: dense and ReLU; convolution, ReLU
         and max pooling.
-    by_example : bool
-        Whether a dense layer of which few gates are open, with a draw for each example, is faster
-        if each reads its own rows of the weights.
     exclusive : callable
         Makes the context in which the functions should run: the one pool of threads is theirs.
     """
@@ -52,7 +49,6 @@ class Backend:
     name: str
     functions: MappingProxyType[str, Callable[..., Any]]
     fuses: bool
-    by_example: bool
     exclusive: Callable[[], contextlib.AbstractContextManager[None]]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -69,7 +65,6 @@ NUMPY = Backend(
     "numpy",
     MappingProxyType({function.__name__: function for function in _SWITCHED}),
     False,
-    False,
     contextlib.nullcontext,
 )
 
@@ -79,7 +74,7 @@ def _numba() -> Backend:
     from . import jit  # importing Numba takes as long as everything else together
 
     functions = {f.__name__: jit.TWINS.get(f, f) for f in _SWITCHED}
-    return Backend("numba", MappingProxyType(functions), True, True, jit.one_blas_thread)
+    return Backend("numba", MappingProxyType(functions), True, jit.one_blas_thread)
 
 
 def load(name: str) -> Backend:

@@ -390,10 +390,9 @@ def test_a_perceptron_whose_examples_read_their_own_rows(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a rectifier that is one op with the layer before it, and one that is not."""
-    own = replace(backends.load(backend), by_example=True)
+    own = backends.load(backend)
     network = scattered(MLP((30, 12, 8, 3), dtype=np.float64, per_example=True), 5)
-    for layer in network.layers:
-        layer.ops = own
+    network = network.with_backend(backend)
     seen = []
     apply = Pass._apply_by_example
 
@@ -417,9 +416,27 @@ def test_a_perceptron_whose_examples_read_their_own_rows(
         )
 
 
-def own_rows(
-    network: Network, *, by_example: bool = True, **options: Any
-) -> list[tuple[tuple[int, ...], float]]:
+def test_what_an_example_does_not_read_is_no_matter_of_the_backend() -> None:
+    """A NaN behind a gate that is closed for one example, and open for others."""
+    network = MLP((40, 9, 3), dtype=np.float64, per_example=True)
+    for _, layer, _ in network.gated:
+        layer.params["log_alpha"][...] = -4.0
+    rng = np.random.default_rng(1)
+    x, labels = rng.normal(size=(40, 40)), rng.integers(0, 3, 40)
+    noise = noise_for(network, x, rng)
+    clean = network.evaluate(x, labels, noise, **WEIGHING)
+    z = clean.gates[0]
+    example, unit = np.argwhere((z == 0) & (z != 0).any(axis=0))[0]
+    x[example, unit] = np.nan
+    for backend in backends.BACKENDS:
+        got = network.with_backend(backend).evaluate(x, labels, noise, **WEIGHING)
+        np.testing.assert_allclose(got.loss, clean.loss, rtol=300 * EPS, err_msg=backend)
+        for name, g in clean.grads.items():
+            atol = 300 * EPS * max(1, np.abs(g).max())
+            np.testing.assert_allclose(got.grads[name], g, rtol=0, atol=atol, err_msg=backend)
+
+
+def own_rows(network: Network, **options: Any) -> list[tuple[tuple[int, ...], float]]:
     """Shape of the weights, and the share of open gates, where examples read their own rows."""
     seen = []
 
@@ -429,9 +446,7 @@ def own_rows(
 
     functions = {**backends.NUMPY.functions, "example_matmul": example_matmul}
     for layer in network.layers:
-        layer.ops = replace(
-            backends.NUMPY, functions=MappingProxyType(functions), by_example=by_example
-        )
+        layer.ops = replace(backends.NUMPY, functions=MappingProxyType(functions))
     rng = np.random.default_rng(8)
     x = rng.normal(size=(40, *network.input_shape))
     network.evaluate(x, [0] * 40, noise_for(network, x, rng), **NO_PENALTY, **options)
@@ -454,7 +469,6 @@ def test_examples_read_their_own_rows_where_few_gates_are_open(
     assert 0 < share <= 0.15
     assert own_rows(network(0.0)) == []
     assert own_rows(network(-4.0), dense=True) == []
-    assert own_rows(network(-4.0), by_example=False) == []
     monkeypatch.setattr(conditional, "ENOUGH", 40 * 40 * 9)
     assert own_rows(network(-4.0)) == []
 
