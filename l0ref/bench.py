@@ -568,10 +568,10 @@ def kernel_times() -> Iterator[dict[str, list[float]]]:
     times: dict[str, list[float]] = {}
     run = Kernel._run
 
-    def timed(kernel: Kernel, parallel: bool, args: tuple[Any, ...]) -> Any:
+    def timed(kernel: Kernel, args: tuple[Any, ...]) -> Any:
         start = time.perf_counter()
         try:
-            return run(kernel, parallel, args)
+            return run(kernel, args)
         finally:
             times.setdefault(kernel.name, []).append(time.perf_counter() - start)
 

@@ -106,7 +106,7 @@ def test_loops_that_ask_for_it_run_on_whole_registers() -> None:
             out[i] = np.sqrt(x[i])
 
     x = np.arange(100, dtype=np.float32)
-    compiled = roots._compile(False, cache=False)
+    compiled = roots._compile(cache=False)
     compiled(x, np.empty_like(x))
     (asked,) = compiled.inspect_llvm().values()
     assert f'"prefer-vector-width"="{8 * BYTES}"' in asked

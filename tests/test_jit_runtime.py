@@ -19,7 +19,7 @@ import threadpoolctl
 import l0ref
 from l0ref import jit, ops
 from l0ref.jit import _compile, threads
-from l0ref.jit._compile import Kernel, parallel, prange
+from l0ref.jit._compile import Kernel, inline, parallel, share_out
 from l0ref.jit.dense import dense
 
 ROOT = Path(__file__).parent.parent
@@ -83,13 +83,17 @@ np.savez(sys.argv[1], **trainer.network.params)
 # --- where compiled code is kept ---
 
 
+@inline
+def _add_row(i, x, y):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for j in range(x.shape[1]):
+        total += x[i, j]
+    y[i] = total
+
+
 @parallel
-def _add_rows(x, y):  # type: ignore[no-untyped-def]
-    for i in prange(x.shape[0]):
-        total = 0.0
-        for j in range(x.shape[1]):
-            total += x[i, j]
-        y[i] = total
+def _add_rows(many, x, y):  # type: ignore[no-untyped-def]
+    share_out(many, _add_row, x.shape[0], (x, y))
 
 
 def add_rows(kernel: Kernel, seed: int = 0, n: int = 37) -> None:
@@ -103,6 +107,7 @@ def add_rows(kernel: Kernel, seed: int = 0, n: int = 37) -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder that Numba keeps code of new kernels in."""
+    _compile._let_kernels_find_threads()  # so that it is not found among them
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     return tmp_path
 
@@ -111,23 +116,30 @@ def kept(cache: Path) -> set[str]:
     return {path.name.split("-")[0] for path in cache.rglob("*.nbi")}
 
 
-def test_the_parallel_and_the_serial_version_are_kept_apart(cache: Path) -> None:
-    """Under one name the one would be loaded for the other: in a fork, to its death."""
+def test_one_compilation_serves_many_threads_and_one(cache: Path) -> None:
     kernel = parallel(_add_rows._function)
     add_rows(kernel)
-    (first,) = kept(cache)
-    assert "_parallel_" in first
+    (name,) = kept(cache)
+    assert name.endswith(_compile._fingerprint())
     with_lock_held(lambda: add_rows(kernel))
-    names = kept(cache)
-    assert len(names) == 2
-    assert any("_serial_" in name for name in names)
-    assert all(name.endswith(_compile._fingerprint()) for name in names)
-    # Another process, or kernel, finds them there and adds none.
+    assert kept(cache) == {name}
+    assert len(kernel._compiled.signatures) == 1
+    # Another process, or kernel, finds it there and adds none.
     again = parallel(_add_rows._function)
     add_rows(again)
-    assert kept(cache) == names
-    assert sum(again._compiled[True].stats.cache_hits.values()) == 1
-    assert list(again._compiled) == [True]
+    assert kept(cache) == {name}
+    assert sum(again._compiled.stats.cache_hits.values()) == 1
+
+
+def test_the_loop_of_all_kernels_is_kept_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hits in (0, 1):  # as two processes would
+        monkeypatch.setattr(_compile, "_loops", [])
+        _compile._let_kernels_find_threads()
+        (loop,) = _compile._loops
+        assert loop.cache_hits == hits
+        (name,) = kept(cache)
+        assert name.startswith("_turns.on_all_threads")
+        assert name.endswith(_compile._fingerprint())
 
 
 def test_code_of_another_version_of_the_package_is_not_used(
@@ -137,7 +149,7 @@ def test_code_of_another_version_of_the_package_is_not_used(
     monkeypatch.setattr(_compile, "_fingerprint", lambda: "other")
     kernel = parallel(_add_rows._function)
     add_rows(kernel)
-    assert sum(kernel._compiled[True].stats.cache_hits.values()) == 0
+    assert sum(kernel._compiled.stats.cache_hits.values()) == 0
     assert len(kept(cache)) == 2
 
 
@@ -173,8 +185,10 @@ def test_a_full_disk_is_no_matter(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(failures) == 1
     add_rows(kernel, seed=1)
     assert len(failures) == 1  # it does not try again
-    with_lock_held(lambda: add_rows(kernel, seed=2))
+    monkeypatch.setattr(_compile, "_loops", [])
+    _compile._let_kernels_find_threads()
     assert len(failures) == 2
+    add_rows(parallel(_add_rows._function), seed=2)
     assert kept(cache) == set()
 
 
@@ -186,9 +200,9 @@ def test_who_waits_is_told_once_that_kernels_are_compiled(cache: Path) -> None:
     add_rows(kernel)
     add_rows(parallel(_add_rows._function))  # kept on disk
     assert told == []
-    with_lock_held(lambda: add_rows(kernel))
-    assert told == ["compiling"]
     kernel(np.ones((2, 3), np.float32), np.ones(2, np.float32))
+    assert told == ["compiling"]
+    kernel(np.ones((2, 3), np.float32), np.ones(2))
     assert told == ["compiling"]
 
 
@@ -212,8 +226,8 @@ from l0ref import jit, ops
 from l0ref.jit import dense
 x, w, b = (np.arange(n, dtype=float).reshape(s) for n, s in ((6, (3, 2)), (8, (2, 4)), (4, 4)))
 np.testing.assert_array_equal(dense.dense(x, w, b)[0], ops.dense(x, w, b)[0])
-(compiled,) = dense.affine_in_blocks._compiled.values()
-assert "Null" in type(compiled._cache).__name__, compiled._cache
+cache = dense.affine_in_blocks._compiled._cache
+assert "Null" in type(cache).__name__, cache
 print(jit.__file__)
 """
     nowhere = str(tmp_path / "file" / "cache")
@@ -222,6 +236,88 @@ print(jit.__file__)
                          XDG_CACHE_HOME=nowhere, PYTHONDONTWRITEBYTECODE="1")  # fmt: skip
         assert printed.startswith(str(tmp_path))
     assert not list(tmp_path.rglob("*.nb?"))
+
+
+# --- turns of a loop ---
+
+
+@inline
+def _note_turn(i, more, factors, scale, nothing, turns, threads):  # type: ignore[no-untyped-def]
+    value = turns[i] + factors[1] * scale
+    turns[i] = value if more and nothing is None else -1.0
+    threads[i] = numba.get_thread_id()
+
+
+@parallel
+def _note_turns(many, more, factors, scale, nothing, turns, threads):  # type: ignore[no-untyped-def]
+    args = (more, factors, scale, nothing, turns, threads)
+    share_out(many, _note_turn, turns.shape[0], args)
+    share_out(many, _note_turn, turns.shape[0], args)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("many", [True, False])
+def test_every_turn_is_taken_once_whatever_it_is_given(n: int, many: bool) -> None:
+    turns, threads_used = np.zeros(n), np.full(n, -1)
+    args = (True, (1.0, 2.0), 0.5, None, turns, threads_used)
+    counts = [sys.getrefcount(a) for a in args[-2:]]
+    (_note_turns if many else _note_turns.alone)(*args)
+    np.testing.assert_array_equal(turns, 2.0)
+    assert counts == [sys.getrefcount(a) for a in args[-2:]]
+    available = jit.get_num_threads() if many else 1
+    # Equal parts, each in one piece.
+    parts = np.unique(threads_used, return_counts=True)[1]
+    assert len(parts) == min(n, available)
+    assert n == 0 or parts.max() - parts.min() <= 1
+    assert np.count_nonzero(np.diff(threads_used)) == max(len(parts) - 1, 0)
+
+
+@inline
+def _ask_for_room(i, sizes, done):  # type: ignore[no-untyped-def]
+    room = np.empty(sizes[i])
+    done[i] = room.size == sizes[i]
+
+
+@parallel
+def _ask_for_rooms(many, sizes, done):  # type: ignore[no-untyped-def]
+    share_out(many, _ask_for_room, sizes.shape[0], (sizes, done))
+
+
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_a_turn_that_finds_no_memory_is_an_error(many: bool, at: int) -> None:
+    sizes, done = np.full(10, 3), np.zeros(10, bool)
+    run = _ask_for_rooms if many else _ask_for_rooms.alone
+    run(sizes, done)
+    assert done.all()
+    done[:], sizes[at] = False, 2**59
+    with pytest.raises(MemoryError, match="no memory for what a kernel needs"):
+        run(sizes, done)
+    assert done.sum() == 9
+    sizes[at] = 3
+    run(sizes, done)  # nothing is left of it
+    assert done.all()
+
+
+def test_the_first_kernels_of_two_threads_at_once() -> None:
+    code = """
+import threading
+import numpy as np
+from l0ref.jit import _compile, relu
+x = np.linspace(-1, 1, 10**5).reshape(1, 1, -1, 100)
+barrier, wrong = threading.Barrier(4), []
+def work():
+    barrier.wait()
+    for _ in range(20):
+        y, _ = relu.relu(x)
+        if not np.array_equal(y, np.maximum(x, 0)):
+            wrong.append(y)
+workers = [threading.Thread(target=work) for _ in range(4)]
+[worker.start() for worker in workers]
+[worker.join() for worker in workers]
+print(len(wrong), len(_compile._loops) > 0)
+"""
+    assert python(code) == "0 True\n"
 
 
 # --- threads ---
@@ -239,9 +335,9 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     run = Kernel._run
 
-    def spy(kernel: Kernel, parallel: bool, args: Any) -> Any:
-        found.append("parallel" if parallel else "serial")
-        return run(kernel, parallel, args)
+    def spy(kernel: Kernel, args: Any) -> Any:
+        found.append("parallel" if args[0] else "serial")
+        return run(kernel, args)
 
     monkeypatch.setattr(Kernel, "_run", spy)
     return found
@@ -285,9 +381,9 @@ from l0ref.jit import _compile
 
 ways = []
 run = _compile.Kernel._run
-def spy(kernel, parallel, args):
-    ways.append("parallel" if parallel else "serial")
-    return run(kernel, parallel, args)
+def spy(kernel, args):
+    ways.append("parallel" if args[0] is True else "serial")
+    return run(kernel, args)
 _compile.Kernel._run = spy
 
 trainer = make(hidden=(61,), shape=(311,), batch_size=40, dtype="float32")

@@ -92,7 +92,7 @@ def test_every_function_is_compiled_with_the_same_flags() -> None:
     for module in pkgutil.iter_modules(jit.__path__, "l0ref.jit."):
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, Kernel):
-                flags = value._options["fastmath"]
+                flags = value._compile(cache=False).targetoptions["fastmath"]
             elif isinstance(value, Dispatcher):
                 flags = value.targetoptions["fastmath"]
             else:

@@ -1,9 +1,9 @@
 r"""How the kernels are compiled, and how they are run on more than one core.
 
-Every kernel is compiled for all threads and for one, when it is first needed so. One is for what is
-small, and for where more must not run: in a process that was forked from one that has threads
-(whose threads the fork did not copy), and while another Python thread is inside a parallel kernel
-(not every pool that Numba can run on allows two).
+A parallel kernel is told whether it may share its loops out (`_turns.share_out`). On one thread
+runs what is small, and what must not run on more: in a process that was forked from one that has
+threads (whose threads the fork did not copy), and while another Python thread is inside a parallel
+kernel (not every pool that Numba can run on allows two).
 
 Compiled code is kept on disk, under a name with a fingerprint of this whole package in it: Numba
 itself looks for changes only in the file that a kernel stands in, and not in those of the functions
@@ -31,8 +31,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange
+from llvmlite import binding  # type: ignore[import-untyped]
 from numba.core import compiler_lock, event
+
+from ._turns import SIGNATURE, SYMBOL, on_all_threads, share_out
 
 __all__ = [
     "CONTRACT",
@@ -42,10 +44,16 @@ __all__ = [
     "kernel",
     "on_compilation",
     "parallel",
-    "prange",
+    "share_out",
 ]
 
 CONTRACT = frozenset({"contract"})
+
+_OPTIONS: dict[str, Any] = {
+    "fastmath": set(CONTRACT),
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,  # no other language calls them, and it takes a tenth of the time
+}
 
 # OpenMP's threads wait for work by spinning, for milliseconds, on cores that something else may
 # want: on a busy machine a parallel loop of 3 microseconds then takes as many milliseconds. If they
@@ -91,15 +99,34 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-def _named(function: Callable[..., Any], purpose: str) -> Callable[..., Any]:
-    """Copy a function under a name of its own: by its name Numba knows what it has on disk."""
+def _decorated(
+    decorator: Callable[..., Any], function: Callable[..., Any], *, cache: bool, **options: Any
+) -> Any:
+    """Apply one of Numba's decorators; keep the code on disk, if a folder is there for it."""
     assert isinstance(function, FunctionType)
+    # Under a name of its own: by its name Numba knows what it has on disk.
     copy = FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__
     )
     copy.__module__ = function.__module__
-    copy.__qualname__ = f"{function.__qualname__}_{purpose}_{_fingerprint()}"
-    return copy
+    copy.__qualname__ = f"{function.__qualname__}_{_fingerprint()}"
+    try:
+        return decorator(cache=cache, **options)(copy)
+    except (RuntimeError, OSError):  # no folder, or one that is full or has become read-only
+        if not cache:
+            raise
+        return decorator(**options)(copy)
+
+
+_loops: list[Any] = []  # which must not be freed
+
+
+def _let_kernels_find_threads() -> None:
+    """Compile the loop that kernels share their turns out with, and tell them where it is."""
+    if not _loops:
+        decorator = functools.partial(numba.cfunc, SIGNATURE)
+        _loops.append(_decorated(decorator, on_all_threads, cache=True, parallel=True))
+        binding.add_symbol(SYMBOL, _loops[-1].address)
 
 
 def on_compilation(listener: Callable[[], None]) -> None:
@@ -120,60 +147,57 @@ def on_compilation(listener: Callable[[], None]) -> None:
 
 
 class Kernel:
-    """A function that Numba compiles on its first call, in parallel or for one thread."""
+    """A function that Numba compiles on its first call.
+
+    A parallel one has a first parameter more than it is called with: whether it may use many
+    threads.
+    """
 
     def __init__(self, function: Callable[..., Any], *, parallel: bool):
         functools.update_wrapper(self, function)
         self._function, self.name = function, function.__name__
-        self._options: dict[str, Any] = {
-            "fastmath": set(CONTRACT),
-            "nogil": True,
-            "error_model": "numpy",
-        }
         self._has_loops = parallel
-        self._compiled: dict[bool, Any] = {}
+        self._compiled: Any = None
 
-    def _compile(self, parallel: bool, *, cache: bool) -> Any:
-        options = self._options | {"parallel": parallel}
+    def _compile(self, *, cache: bool) -> Any:
         if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             # Of an overflow or a NaN, compiled code says nothing either.
             return np.errstate(all="ignore")(self._function)
-        function = _named(self._function, "parallel" if parallel else "serial")
-        try:
-            return numba.njit(cache=cache, **options)(function)
-        except RuntimeError:  # no folder that the compiled code could be kept in
-            return numba.njit(**options)(function)
+        if self._has_loops:
+            _let_kernels_find_threads()
+        return _decorated(numba.njit, self._function, cache=cache, nogil=True, **_OPTIONS)
 
     def __call__(self, *args: Any) -> Any:
         """Run, on as many threads as may be."""
-        if not self._has_loops or _forked or not _inside.acquire(blocking=False):
-            return self._run(False, args)
+        if not self._has_loops:
+            return self._run(args)
+        if _forked or not _inside.acquire(blocking=False):
+            return self._run((False, *args))
         try:
-            return self._run(True, args)
+            return self._run((True, *args))
         finally:
             _inside.release()
 
     def alone(self, *args: Any) -> Any:
         """Run on one thread."""
-        return self._run(False, args)
+        return self._run((False, *args) if self._has_loops else args)
 
     def sized(self, size: int, *args: Any) -> Any:
         """Run on one thread what is smaller than `FEW`: to wake another would take longer."""
-        return self._run(False, args) if size < FEW else self(*args)
+        return self.alone(*args) if size < FEW else self(*args)
 
-    def _run(self, parallel: bool, args: tuple[Any, ...]) -> Any:
-        compiled = self._compiled.get(parallel)
-        if compiled is None:
-            compiled = self._compiled[parallel] = self._compile(parallel, cache=True)
+    def _run(self, args: tuple[Any, ...]) -> Any:
+        if self._compiled is None:
+            self._compiled = self._compile(cache=True)
         try:
-            return compiled(*args)
+            return self._compiled(*args)
         except OSError:  # the disk is full, or the folder has become read-only
-            self._compiled[parallel] = self._compile(parallel, cache=False)
-            return self._compiled[parallel](*args)
+            self._compiled = self._compile(cache=False)
+            return self._compiled(*args)
 
 
 def parallel(function: Callable[..., Any]) -> Kernel:
-    """Make a kernel whose `prange` loops run on all threads."""
+    """Make a kernel that shares loops out: it hands its first parameter on to `share_out`."""
     return Kernel(function, parallel=True)
 
 
@@ -184,4 +208,4 @@ def kernel(function: Callable[..., Any]) -> Kernel:
 
 def inline(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call; it is compiled with them."""
-    return numba.njit(function, fastmath=set(CONTRACT), error_model="numpy")
+    return numba.njit(function, **_OPTIONS)

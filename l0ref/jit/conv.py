@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops import conv as original
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
 
@@ -142,7 +142,10 @@ def strips_size(geometry):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _convolve_part(start, stop, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated):  # type: ignore[no-untyped-def]
+def _convolve_part(  # type: ignore[no-untyped-def]
+    part, parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated
+):
+    start, stop = part * x.shape[1] // parts, (part + 1) * x.shape[1] // parts
     groups, c_out, k = weight.shape
     places = geometry[8] * geometry[9]
     c_in = x.shape[0] // groups
@@ -182,13 +185,9 @@ def _convolve_part(start, stop, block, x, weight, bias, z, gates_bias, keep, geo
 
 
 @parallel
-def _convolve(parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated):  # type: ignore[no-untyped-def]
-    n = x.shape[1]
-    for part in prange(parts):
-        start, stop = part * n // parts, (part + 1) * n // parts
-        _convolve_part(
-            start, stop, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated
-        )
+def _convolve(many, parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated):  # type: ignore[no-untyped-def]
+    args = (parts, block, x, weight, bias, z, gates_bias, keep, geometry, y, ungated)
+    share_out(many, _convolve_part, parts, args)
 
 
 @inline
@@ -199,9 +198,11 @@ def _gate_cotangent(dy, gate, da):  # type: ignore[no-untyped-def]
 
 @inline
 def _pull_part(  # type: ignore[no-untyped-def]
-    start, stop, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
-    dx, dweight, dbias, dz,
+    part, parts, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
+    dx, dweights, dbias, dz,
 ):  # fmt: skip
+    start, stop = part * x.shape[1] // parts, (part + 1) * x.shape[1] // parts
+    dweight = dweights[part]
     groups, c_out, k = weight.shape
     places = geometry[8] * geometry[9]
     c_in = x.shape[0] // groups
@@ -238,16 +239,14 @@ def _pull_part(  # type: ignore[no-untyped-def]
 
 @parallel
 def _pull(  # type: ignore[no-untyped-def]
-    parts, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
-    dx, dweight, dbias, dz,
+    many, parts, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
+    dx, dweights, dbias, dz,
 ):  # fmt: skip
-    n = x.shape[1]
-    for part in prange(parts):
-        start, stop = part * n // parts, (part + 1) * n // parts
-        _pull_part(
-            start, stop, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
-            dx, dweight[part], dbias, dz,
-        )  # fmt: skip
+    args = (
+        parts, block, dy, x, weight, z, gates_bias, keep, ungated, need_dx, geometry,
+        dx, dweights, dbias, dz,
+    )  # fmt: skip
+    share_out(many, _pull_part, parts, args)
 
 
 @twin(ops.conv2d)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops import conv, pool
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import TWINS, NotForKernel, check_arrays, packed, twin
 from ._tiles import FEW, MANY, MAPS, PHASES, add_few, add_many, multiply, onward, pointer
 from ._vectors import BYTES
@@ -198,10 +198,11 @@ def _forward_block(  # type: ignore[no-untyped-def]
 
 @inline
 def _forward_part(  # type: ignore[no-untyped-def]
-    start, stop, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
-    y, winner, ungated,
+    part, parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
+    y, winner, ungated, is_odd,
 ):  # fmt: skip
-    c_in, _, height, width = x.shape
+    c_in, n, height, width = x.shape
+    start, stop = part * n // parts, (part + 1) * n // parts
     windows = y.shape[2]
     lanes = BYTES // x.itemsize
     block = max(1, WINDOWS // windows)
@@ -217,34 +218,38 @@ def _forward_part(  # type: ignore[no-untyped-def]
             low, min(stop, low + block), x, weight, bias, z, gates_bias, keep, pads, n_places,
             order, table, y, winner, ungated, frame, laid, sums, gated,
         )  # fmt: skip
-    return odd
+    is_odd[part] = odd
+
+
+@inline
+def _turn_group(g, weight, turned):  # type: ignore[no-untyped-def]
+    c_out, k = weight.shape
+    for m in range(MAPS):
+        for t in range(k):
+            turned[g, t, m] = weight[g * MAPS + m, t] if g * MAPS + m < c_out else 0
 
 
 @parallel
 def forward(  # type: ignore[no-untyped-def]
-    parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, first,
+    many, parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, first,
     y, winner, ungated, odd,
 ):  # fmt: skip
     """Go forward; what is not finite is noted for each part of the examples."""
-    n, c_in = x.shape[1], x.shape[0]
-    c_out, k = weight.shape
-    groups, elements = (c_out + MAPS - 1) // MAPS, first.shape[1]
+    c_in, (c_out, k), elements = x.shape[0], weight.shape, first.shape[1]
+    groups = (c_out + MAPS - 1) // MAPS
     turned = np.empty((groups, k, MAPS), x.dtype)
-    for g in prange(groups):
-        for m in range(MAPS):
-            for t in range(k):
-                turned[g, t, m] = weight[g * MAPS + m, t] if g * MAPS + m < c_out else 0
+    share_out(many, _turn_group, groups, (weight, turned))
     table = np.empty((first.shape[0], k, PHASES), np.int32)
     for t in range(first.shape[0]):
         for c in range(c_in):
             for i in range(elements):
                 for q in range(PHASES):
                     table[t, c * elements + i, q] = first[t, i, q] + c * order.shape[0]
-    for part in prange(parts):
-        odd[part] = _forward_part(
-            part * n // parts, (part + 1) * n // parts, x, turned, bias, z, gates_bias, keep, pads,
-            n_places, order, table, y, winner, ungated,
-        )  # fmt: skip
+    args = (
+        parts, x, turned, bias, z, gates_bias, keep, pads, n_places, order, table,
+        y, winner, ungated, odd,
+    )  # fmt: skip
+    share_out(many, _forward_part, parts, args)
 
 
 @inline
@@ -390,7 +395,7 @@ def _pull_example(  # type: ignore[no-untyped-def]
 
 @inline
 def _sum_part(  # type: ignore[no-untyped-def]
-    start, stop, dy, winner, ungated, z, gates_bias, keep, most, row, dbias, dz
+    part, start, stop, dy, winner, ungated, z, gates_bias, keep, most, dbias, dz
 ):
     c_out, n_all, windows = dy.shape
     each, zero = z.shape[0] > 1, z.dtype.type(0)
@@ -407,7 +412,7 @@ def _sum_part(  # type: ignore[no-untyped-def]
                 step * windows, keep, zero,
             )  # fmt: skip
             odd |= (total - total != 0) | (along - along != 0)
-            mine = n if each else row
+            mine = n if each else part
             dbias[mine, o] = total * gate if gates_bias else total
             dz[mine, o] = along
     return odd
@@ -415,10 +420,15 @@ def _sum_part(  # type: ignore[no-untyped-def]
 
 @inline
 def _pull_part(  # type: ignore[no-untyped-def]
-    start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin, seen, held,
-    dx, dweight,
+    part, parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
+    corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
 ):  # fmt: skip
-    c_in, _, height, width = x.shape
+    c_in, n_all, height, width = x.shape
+    start, stop = part * n_all // parts, (part + 1) * n_all // parts
+    odd[part] = _sum_part(
+        part, start, stop, dy, winner, ungated, z, gates_bias, keep, most, dbias, dz
+    )
+    dweight = dweights[part]
     (c_out, row), windows = theta.shape, corner.shape[0]
     size = (height + 2 * pads[0]) * (width + 2 * pads[1]) * c_in + BYTES // x.itemsize
     # With its maps last, all that a row of the kernel sees of an example lies in one piece.
@@ -441,57 +451,61 @@ def _pull_part(  # type: ignore[no-untyped-def]
 
 @parallel
 def pull(  # type: ignore[no-untyped-def]
-    parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
+    many, parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
     corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
 ):  # fmt: skip
     """Pull dy back: a sum for each part of the examples; what is not finite is noted."""
-    n = x.shape[1]
-    for part in prange(parts):
-        start, stop = part * n // parts, (part + 1) * n // parts
-        odd[part] = _sum_part(
-            start, stop, dy, winner, ungated, z, gates_bias, keep, most, np.intp(part), dbias, dz
-        )
-        _pull_part(
-            start, stop, dy, winner, x, theta, z, need_dx, pads, most, corner, inside, begin,
-            seen, held, dx, dweights[part],
-        )  # fmt: skip
+    args = (
+        parts, dy, winner, ungated, x, theta, z, gates_bias, keep, need_dx, pads, most,
+        corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
+    )  # fmt: skip
+    share_out(many, _pull_part, parts, args)
+
+
+@inline
+def _weights_of_map(o, weight, rows, columns, width, across, theta):  # type: ignore[no-untyped-def]
+    source, out = weight[rows[o]], theta[o]
+    for t in range(out.shape[0]):
+        out[t] = 0
+    for e in range(source.shape[1]):
+        first = e // width * across + e % width * columns.shape[0]
+        for c in range(columns.shape[0]):
+            out[first + c] = source[columns[c], e]
 
 
 @parallel
-def weights_by_row(weight, rows, columns, width, across, theta):  # type: ignore[no-untyped-def]
+def weights_by_row(many, weight, rows, columns, width, across, theta):  # type: ignore[no-untyped-def]
     """Lay out some maps' weights (C_out, C_in, kh kw) as `pull` reads them; zeros between."""
-    for o in prange(theta.shape[0]):
-        source, out = weight[rows[o]], theta[o]
-        for t in range(out.shape[0]):
-            out[t] = 0
-        for e in range(source.shape[1]):
+    share_out(many, _weights_of_map, theta.shape[0], (weight, rows, columns, width, across, theta))
+
+
+@inline
+def _gradient_of_map(o, dweights, rows, columns, width, across, dweight):  # type: ignore[no-untyped-def]
+    out = dweight[o]
+    for c in range(out.shape[0]):
+        row = out[c]
+        for e in range(row.shape[0]):
+            row[e] = 0
+    if rows[o] >= 0:
+        total = np.zeros(dweights.shape[2], dweights.dtype)
+        for part in range(dweights.shape[0]):
+            source = dweights[part, rows[o]]
+            for t in range(total.shape[0]):
+                total[t] += source[t]
+        for e in range(out.shape[1]):
             first = e // width * across + e % width * columns.shape[0]
             for c in range(columns.shape[0]):
-                out[first + c] = source[columns[c], e]
+                out[columns[c], e] = total[first + c]
 
 
 @parallel
-def gradient_by_map(dweights, rows, columns, width, across, dweight):  # type: ignore[no-untyped-def]
+def gradient_by_map(many, dweights, rows, columns, width, across, dweight):  # type: ignore[no-untyped-def]
     """Add up the parts of `pull` and put them back, with zeros where nothing was read.
 
     ``rows[o]`` is the row of dweights that map o has, or -1.
     """
-    for o in prange(dweight.shape[0]):
-        out = dweight[o]
-        for c in range(out.shape[0]):
-            row = out[c]
-            for e in range(row.shape[0]):
-                row[e] = 0
-        if rows[o] >= 0:
-            total = np.zeros(dweights.shape[2], dweights.dtype)
-            for part in range(dweights.shape[0]):
-                source = dweights[part, rows[o]]
-                for t in range(total.shape[0]):
-                    total[t] += source[t]
-            for e in range(out.shape[1]):
-                first = e // width * across + e % width * columns.shape[0]
-                for c in range(columns.shape[0]):
-                    out[columns[c], e] = total[first + c]
+    args = (dweights, rows, columns, width, across, dweight)
+    share_out(many, _gradient_of_map, dweight.shape[0], args)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.dense import DenseResiduals as OriginalResiduals
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import inner
 from .blas import SMALL, multiply
@@ -97,120 +97,152 @@ def _gate(values, gates, out):  # type: ignore[no-untyped-def]
         out[i] = values[i] * gates[i]
 
 
+@inline
+def _affine_block(  # type: ignore[no-untyped-def]
+    turn, x, weight, z, on_inputs, on_weights, units, rows, columns, depth, y, others
+):
+    """Fill a block of y, or of what a later part of the inputs adds to it."""
+    (n, d_in), d_out = x.shape, weight.shape[1]
+    each = z.shape[0] > 1  # one draw an example
+    across, down = (d_out + columns - 1) // columns, (n + rows - 1) // rows
+    part, block = turn // (down * across), turn % (down * across)
+    top, left = block // across * rows, block % across * columns
+    bottom, right = min(n, top + rows), min(d_out, left + columns)
+    high, wide = bottom - top, right - left
+    gated_x = np.empty(high * depth if on_inputs else 0, x.dtype)
+    gated_weight = np.empty(depth * wide if on_weights else 0, x.dtype)
+    out = (y if part == 0 else others[part - 1])[top:bottom, left:right]
+    first, end = part * units, min(d_in, (part + 1) * units)
+    for start in range(first, end, depth):
+        stop = min(end, start + depth)
+        deep, more = stop - start, start > first
+        if on_inputs:
+            own = gated_x[: high * deep].reshape(high, deep)
+            for row in range(high):
+                gates = z[top + row if each else 0, start:stop]
+                _gate(x[top + row, start:stop], gates, own[row])
+            multiply(own, weight[start:stop, left:right], out, more)
+        elif on_weights:
+            own = gated_weight[: deep * wide].reshape(deep, wide)
+            for i in range(deep):
+                _gate(weight[start + i, left:right], z[start + i, left:right], own[i])
+            multiply(x[top:bottom, start:stop], own, out, more)
+        else:
+            multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, more)
+
+
+@inline
+def _finish_row(row, bias, rectified, y, others, positive):  # type: ignore[no-untyped-def]
+    """Add up what the parts of the inputs give, and the bias."""
+    values, zero = y[row], y.dtype.type(0)
+    for part in range(others.shape[0]):
+        other = others[part, row]
+        for o in range(values.shape[0]):
+            values[o] += other[o]
+    if rectified:
+        above = positive[row]
+        for o in range(values.shape[0]):
+            value = values[o] + bias[o]
+            values[o] = zero if value <= zero else value
+            above[o] = value > zero
+    else:
+        for o in range(values.shape[0]):
+            values[o] += bias[o]
+
+
 @parallel
 def affine_in_blocks(  # type: ignore[no-untyped-def]
-    x, weight, bias, z, on_inputs, on_weights, rectified, units, rows, columns, depth, y, positive
-):
+    many, x, weight, bias, z, on_inputs, on_weights, rectified, units, rows, columns, depth,
+    y, positive,
+):  # fmt: skip
     """Let y be a dense layer of x, gated and rectified: blocks of y, over parts of the inputs.
 
     The parts, if there is more than one, are added up in their order. Of a rectified layer, note
     where y is positive.
     """
-    n, d_in = x.shape
-    d_out = weight.shape[1]
-    zero = x.dtype.type(0)
-    each = z.shape[0] > 1  # one draw an example
+    (n, d_in), d_out = x.shape, weight.shape[1]
     across, down = (d_out + columns - 1) // columns, (n + rows - 1) // rows
     parts = (d_in + units - 1) // units
     others = np.empty((parts - 1, n, d_out), x.dtype)  # what the first part of the units lacks
-    for turn in prange(parts * down * across):
-        part, block = turn // (down * across), turn % (down * across)
-        top, left = block // across * rows, block % across * columns
-        bottom, right = min(n, top + rows), min(d_out, left + columns)
-        high, wide = bottom - top, right - left
-        gated_x = np.empty(high * depth if on_inputs else 0, x.dtype)
-        gated_weight = np.empty(depth * wide if on_weights else 0, x.dtype)
-        out = (y if part == 0 else others[part - 1])[top:bottom, left:right]
-        first, end = part * units, min(d_in, (part + 1) * units)
-        for start in range(first, end, depth):
-            stop = min(end, start + depth)
-            deep, more = stop - start, start > first
-            if on_inputs:
-                own = gated_x[: high * deep].reshape(high, deep)
-                for row in range(high):
-                    gates = z[top + row if each else 0, start:stop]
-                    _gate(x[top + row, start:stop], gates, own[row])
-                multiply(own, weight[start:stop, left:right], out, more)
-            elif on_weights:
-                own = gated_weight[: deep * wide].reshape(deep, wide)
-                for i in range(deep):
-                    _gate(weight[start + i, left:right], z[start + i, left:right], own[i])
-                multiply(x[top:bottom, start:stop], own, out, more)
-            else:
-                multiply(x[top:bottom, start:stop], weight[start:stop, left:right], out, more)
-    for row in prange(n):
-        values = y[row]
-        for part in range(parts - 1):
-            other = others[part, row]
-            for o in range(d_out):
-                values[o] += other[o]
+    args = (x, weight, z, on_inputs, on_weights, units, rows, columns, depth, y, others)
+    share_out(many, _affine_block, parts * down * across, args)
+    share_out(many, _finish_row, n, (bias, rectified, y, others, positive))
+
+
+@inline
+def _pull_outputs(block, dy, positive, rectified, units, da, dbias):  # type: ignore[no-untyped-def]
+    """Pull a block of output units back through the rectifier; and their biases."""
+    n, d_out = dy.shape
+    left, right = block * units, min(d_out, (block + 1) * units)
+    total = dbias[left:right]
+    for o in range(right - left):
+        total[o] = 0
+    for row in range(n):
+        pulled, out = dy[row, left:right], da[row, left:right]
         if rectified:
-            above = positive[row]
-            for o in range(d_out):
-                value = values[o] + bias[o]
-                values[o] = zero if value <= zero else value
-                above[o] = value > zero
+            above = positive[row, left:right]
+            for o in range(right - left):
+                out[o] = pulled[o] * dy.dtype.type(above[o])
+        for o in range(right - left):
+            total[o] += out[o]
+
+
+@inline
+def _pull_inputs(  # type: ignore[no-untyped-def]
+    block, x, weight, z, on_inputs, on_weights, need_dx, units, few, columns, depth,
+    da, dx, dweight, dz,
+):  # fmt: skip
+    """Pull a block of input units back, a few of them at a time."""
+    (n, d_in), d_out = x.shape, weight.shape[1]
+    start, stop = block * units, min(d_in, (block + 1) * units)
+    gated = np.empty((stop - start if on_weights and need_dx else 0, d_out), x.dtype)
+    for low in range(start, stop, few):
+        high = min(stop, low + few)
+        for left in range(0, d_out, columns):
+            right = min(d_out, left + columns)
+            for first in range(0, n, depth):
+                last = min(n, first + depth)
+                out = dweight[low:high, left:right]
+                multiply(x[first:last, low:high].T, da[first:last, left:right], out, first > 0)
+        if on_inputs:
+            for i in range(low, high):
+                own, gate = dweight[i], z[0, i]
+                dz[0, i] = inner(own, weight[i])
+                for o in range(d_out):
+                    own[o] *= gate
+        elif on_weights:
+            for i in range(low, high):
+                own, theta, gates = dweight[i], weight[i], z[i]
+                _gate(own, theta, dz[i])
+                _gate(own, gates, own)
+                if need_dx:
+                    _gate(theta, gates, gated[i - start])
+    if need_dx:
+        out = dx[:, start:stop]
+        if on_weights:
+            multiply(da, gated.T, out, False)
         else:
-            for o in range(d_out):
-                values[o] += bias[o]
+            multiply(da, weight[start:stop].T, out, False)
+        if on_inputs:
+            for row in range(n):
+                values = dx[row, start:stop]
+                _gate(values, z[0, start:stop], values)
 
 
 @parallel
 def pull_in_blocks(  # type: ignore[no-untyped-def]
-    dy, positive, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few, columns,
-    depth, da, dx, dweight, dbias, dz,
+    many, dy, positive, x, weight, z, on_inputs, on_weights, rectified, need_dx, units, few,
+    columns, depth, da, dx, dweight, dbias, dz,
 ):  # fmt: skip
     """Pull dy back through `affine_in_blocks`, a block of input units at a time."""
-    n, d_in = x.shape
-    d_out = weight.shape[1]
-    number = x.dtype.type
-    for block in prange((d_out + units - 1) // units):
-        left, right = block * units, min(d_out, (block + 1) * units)
-        total = dbias[left:right]
-        for o in range(right - left):
-            total[o] = 0
-        for row in range(n):
-            pulled, out = dy[row, left:right], da[row, left:right]
-            if rectified:
-                above = positive[row, left:right]
-                for o in range(right - left):
-                    out[o] = pulled[o] * number(above[o])
-            for o in range(right - left):
-                total[o] += out[o]
-    for block in prange((d_in + units - 1) // units):
-        start, stop = block * units, min(d_in, (block + 1) * units)
-        gated = np.empty((stop - start if on_weights and need_dx else 0, d_out), x.dtype)
-        for low in range(start, stop, few):
-            high = min(stop, low + few)
-            for left in range(0, d_out, columns):
-                right = min(d_out, left + columns)
-                for first in range(0, n, depth):
-                    last = min(n, first + depth)
-                    out = dweight[low:high, left:right]
-                    multiply(x[first:last, low:high].T, da[first:last, left:right], out, first > 0)
-            if on_inputs:
-                for i in range(low, high):
-                    own, gate = dweight[i], z[0, i]
-                    dz[0, i] = inner(own, weight[i])
-                    for o in range(d_out):
-                        own[o] *= gate
-            elif on_weights:
-                for i in range(low, high):
-                    own, theta, gates = dweight[i], weight[i], z[i]
-                    _gate(own, theta, dz[i])
-                    _gate(own, gates, own)
-                    if need_dx:
-                        _gate(theta, gates, gated[i - start])
-        if need_dx:
-            out = dx[:, start:stop]
-            if on_weights:
-                multiply(da, gated.T, out, False)
-            else:
-                multiply(da, weight[start:stop].T, out, False)
-            if on_inputs:
-                for row in range(n):
-                    values = dx[row, start:stop]
-                    _gate(values, z[0, start:stop], values)
+    d_in, d_out = weight.shape
+    args = (dy, positive, rectified, units, da, dbias)
+    share_out(many, _pull_outputs, (d_out + units - 1) // units, args)
+    own = (
+        x, weight, z, on_inputs, on_weights, need_dx, units, few, columns, depth,
+        da, dx, dweight, dz,
+    )  # fmt: skip
+    share_out(many, _pull_inputs, (d_in + units - 1) // units, own)
 
 
 def affine(

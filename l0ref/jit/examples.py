@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.examples import ExampleMatmulResiduals
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import dot
 from ._vectors import in_whole_registers
@@ -63,38 +63,50 @@ def _add_rows(factors, places, count, rows, total):  # type: ignore[no-untyped-d
         _add_one(factors[k], rows[places[k]], total)
 
 
+@inline
+def _add_example(row, x, weight, z, y):  # type: ignore[no-untyped-def]
+    places, factors = np.empty(x.shape[1], np.intp), np.empty(x.shape[1], x.dtype)
+    count = _places(z[row], places)
+    for k in range(count):
+        factors[k] = x[row, places[k]] * z[row, places[k]]
+    _add_rows(factors, places, count, weight, y[row])
+
+
 @parallel
-def add_open_rows(x, weight, z, y):  # type: ignore[no-untyped-def]
+def add_open_rows(many, x, weight, z, y):  # type: ignore[no-untyped-def]
     """Let each row of y be what its example's open gates let through."""
+    share_out(many, _add_example, x.shape[0], (x, weight, z, y))
+
+
+@inline
+def _pull_inputs(block, x, z, dy, dweight):  # type: ignore[no-untyped-def]
     n, d_in = x.shape
-    for row in prange(n):
-        places, factors = np.empty(d_in, np.intp), np.empty(d_in, x.dtype)
-        count = _places(z[row], places)
+    places, factors = np.empty(n, np.intp), np.empty(n, x.dtype)
+    for i in range(block * INPUTS, min(d_in, (block + 1) * INPUTS)):
+        count = _places(z[:, i], places)
         for k in range(count):
-            factors[k] = x[row, places[k]] * z[row, places[k]]
-        _add_rows(factors, places, count, weight, y[row])
+            factors[k] = x[places[k], i] * z[places[k], i]
+        _add_rows(factors, places, count, dy, dweight[i])
+
+
+@inline
+def _pull_example(row, x, weight, z, dy, dx, dz):  # type: ignore[no-untyped-def]
+    own = dy[row]
+    for i in range(x.shape[1]):
+        gate = z[row, i]
+        if gate != 0:
+            slope = dot(own, weight[i])
+            dx[row, i], dz[row, i] = gate * slope, x[row, i] * slope
+        else:
+            dx[row, i], dz[row, i] = 0, 0
 
 
 @parallel
-def pull_open_rows(x, weight, z, dy, dx, dweight, dz):  # type: ignore[no-untyped-def]
+def pull_open_rows(many, x, weight, z, dy, dx, dweight, dz):  # type: ignore[no-untyped-def]
     """Pull dy back through `add_open_rows`, by blocks of inputs and then by examples."""
     n, d_in = x.shape
-    for block in prange((d_in + INPUTS - 1) // INPUTS):
-        places, factors = np.empty(n, np.intp), np.empty(n, x.dtype)
-        for i in range(block * INPUTS, min(d_in, (block + 1) * INPUTS)):
-            count = _places(z[:, i], places)
-            for k in range(count):
-                factors[k] = x[places[k], i] * z[places[k], i]
-            _add_rows(factors, places, count, dy, dweight[i])
-    for row in prange(n):
-        own = dy[row]
-        for i in range(d_in):
-            gate = z[row, i]
-            if gate != 0:
-                slope = dot(own, weight[i])
-                dx[row, i], dz[row, i] = gate * slope, x[row, i] * slope
-            else:
-                dx[row, i], dz[row, i] = 0, 0
+    share_out(many, _pull_inputs, (d_in + INPUTS - 1) // INPUTS, (x, z, dy, dweight))
+    share_out(many, _pull_example, n, (x, weight, z, dy, dx, dz))
 
 
 @twin(ops.example_matmul)

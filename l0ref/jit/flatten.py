@@ -9,47 +9,59 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops.conv import check_cotangent
-from ._compile import parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from .conv import by_map
 
 Array = NDArray[Any]
 
 
-@parallel
-def _swap(x, y):  # type: ignore[no-untyped-def]
-    """(A, B, P) -> (B, A, P)."""
+@inline
+def _swap_row(b, x, y):  # type: ignore[no-untyped-def]
     places = x.shape[2]
-    for b in prange(y.shape[0]):
-        for a in range(x.shape[0]):
-            source, out = x[a, b], y[b, a]
-            for p in range(places):
-                out[p] = source[p]
+    for a in range(x.shape[0]):
+        source, out = x[a, b], y[b, a]
+        for p in range(places):
+            out[p] = source[p]
 
 
 @parallel
-def take_units(x, whose, where, y):  # type: ignore[no-untyped-def]
+def _swap(many, x, y):  # type: ignore[no-untyped-def]
+    """(A, B, P) -> (B, A, P)."""
+    share_out(many, _swap_row, y.shape[0], (x, y))
+
+
+@inline
+def _take_example(b, x, whose, where, y):  # type: ignore[no-untyped-def]
+    out = y[b]
+    for t in range(out.shape[0]):
+        out[t] = x[whose[t], b, where[t]]
+
+
+@parallel
+def take_units(many, x, whose, where, y):  # type: ignore[no-untyped-def]
     """Lay some units of maps (A, B, P) side by side for each example b of y (B, units).
 
     Unit t is number `where[t]` of map `whose[t]`.
     """
-    for b in prange(y.shape[0]):
-        out = y[b]
-        for t in range(out.shape[0]):
-            out[t] = x[whose[t], b, where[t]]
+    share_out(many, _take_example, y.shape[0], (x, whose, where, y))
+
+
+@inline
+def _give_example(b, dy, whose, where, dx):  # type: ignore[no-untyped-def]
+    for a in range(dx.shape[0]):
+        row = dx[a, b]
+        for p in range(row.shape[0]):
+            row[p] = 0
+    source = dy[b]
+    for t in range(source.shape[0]):
+        dx[whose[t], b, where[t]] = source[t]
 
 
 @parallel
-def give_units(dy, whose, where, dx):  # type: ignore[no-untyped-def]
+def give_units(many, dy, whose, where, dx):  # type: ignore[no-untyped-def]
     """Undo `take_units`, with zeros where no unit was taken."""
-    for b in prange(dy.shape[0]):
-        for a in range(dx.shape[0]):
-            row = dx[a, b]
-            for p in range(row.shape[0]):
-                row[p] = 0
-        source = dy[b]
-        for t in range(source.shape[0]):
-            dx[whose[t], b, where[t]] = source[t]
+    share_out(many, _give_example, dy.shape[0], (dy, whose, where, dx))
 
 
 @twin(ops.flatten)

@@ -31,14 +31,14 @@ from numpy.typing import NDArray
 from .. import hard_concrete
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ..noise import Uniforms
-from ._compile import CONTRACT, inline, parallel, prange
+from ._compile import CONTRACT, inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._vectors import in_whole_registers
 from .elementary import add_log_ratio, clipped_exp
 from .noise import check_uniforms, named, philox_pairs
 
 GATES = 8192
-"""Gates that one turn of a parallel loop draws: 32 kB of words."""
+"""Gates that one turn of a shared loop draws: 32 kB of words."""
 
 LEAST_U = 2.0**-53
 """u and 1 - u are at least this. So where exp is clipped in r, s is 0 or 1 to all its digits."""
@@ -114,7 +114,7 @@ def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[no-untyped-def]
+def _draw_examples(log_alpha, noise, start, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw gates start, start + 1, ..., which go through log_alpha once for each example."""
     done, first = 0, start % log_alpha.size
     while done < noise.size:
@@ -125,27 +125,36 @@ def _draw_in_turns(log_alpha, noise, start, law, m, z, slope):  # type: ignore[n
         done, first = done + n, 0
 
 
+@inline
+def _draw_some_with_noise(turn, log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
+    start = turn * GATES
+    n = min(z.size - start, GATES)
+    words = np.empty((n + 3) // 4 * 4, np.uint32)
+    philox_pairs(start // 4, name, words.view(np.uint64))
+    _draw_examples(log_alpha, words[:n], start, law, m, z, slope)
+
+
 @parallel
-def draw_with_noise(log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
+def draw_with_noise(many, log_alpha, name, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw gates with the noise of a name (`l0ref.jit.noise.named`), which is never stored."""
-    for turn in prange((z.size + GATES - 1) // GATES):
-        start = turn * GATES
-        n = min(z.size - start, GATES)
-        words = np.empty((n + 3) // 4 * 4, np.uint32)
-        philox_pairs(start // 4, name, words.view(np.uint64))
-        _draw_in_turns(log_alpha, words[:n], start, law, m, z, slope)
+    turns, args = (z.size + GATES - 1) // GATES, (log_alpha, name, law, m, z, slope)
+    share_out(many, _draw_some_with_noise, turns, args)
+
+
+@inline
+def _draw_some_with(turn, log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped-def]
+    start = turn * GATES
+    own = u[start : min(z.size, start + GATES)]
+    inside = 0
+    for i in range(own.size):
+        inside += (own[i] >= LEAST_U) & (own[i] < 1.0)
+    fits[turn] = inside == own.size
+    _draw_examples(log_alpha, own, start, law, m, z, slope)
 
 
 @parallel
-def _draw_with(log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped-def]
-    for turn in prange((z.size + GATES - 1) // GATES):
-        start = turn * GATES
-        own = u[start : min(z.size, start + GATES)]
-        inside = 0
-        for i in range(own.size):
-            inside += (own[i] >= LEAST_U) & (own[i] < 1.0)
-        fits[turn] = inside == own.size
-        _draw_in_turns(log_alpha, own, start, law, m, z, slope)
+def _draw_with(many, log_alpha, u, law, m, z, slope, fits):  # type: ignore[no-untyped-def]
+    share_out(many, _draw_some_with, fits.size, (log_alpha, u, law, m, z, slope, fits))
 
 
 @functools.lru_cache(maxsize=256)

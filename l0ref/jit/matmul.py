@@ -49,7 +49,7 @@ from .. import ops
 from ..ops.conv import check_cotangent
 from ..ops.matmul import GatedMatmulResiduals
 from ..ops.pack import PackResiduals
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._places import ALL, Index, inside, places_of
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._vectors import add, add_product, add_products, in_pairs, lanes, load, store, zeros
@@ -211,9 +211,43 @@ def _places(index, count, step, more):  # type: ignore[no-untyped-def]
     return places
 
 
+@inline
+def _multiply_block(  # type: ignore[no-untyped-def]
+    task, blocks, height, a, a_starts, a_steps, b, b_starts, b_steps, factors,
+    y, y_starts, y_steps, scales, other, dots,
+):  # fmt: skip
+    """Fill a block of rows of one panel of y."""
+    m, depth, n = y_starts.size, a_steps.size, b_steps.size
+    width = 2 * lanes(a)
+    panel_number, block = task // blocks, task % blocks
+    left, top = panel_number * width, block * height
+    right, bottom = min(n, left + width), min(m, top + height)
+    columns, targets = b_steps[left:right], y_steps[left:right]
+    together = _side_by_side(targets)
+    panel = np.empty(min(depth, DEPTH) * width, a.dtype)
+    # All sums of the block wait for the next panel; if there is none, those of one tile do.
+    several = depth > DEPTH
+    sums = np.empty((height if several else HEIGHT) * width, a.dtype)
+    products = np.zeros(width, a.dtype)
+    for first in range(0, depth, DEPTH):
+        last = min(depth, first + DEPTH)
+        _pack(b, b_starts, first, last, columns, factors, panel)
+        for strip in range(top, bottom, HEIGHT):
+            at = np.uint64((strip - top) * width if several else 0)
+            _tile(a, a_starts, strip, a_steps, first, last, panel, sums, at, first == 0)
+            if last == depth:
+                end = min(bottom, strip + HEIGHT)
+                if dots.size:
+                    _dot(
+                        sums, at, other, y_starts, strip, end, targets, together, products,
+                        dots, panel_number,
+                    )  # fmt: skip
+                _write(sums, at, scales, y, y_starts, strip, end, targets, together)
+
+
 @parallel
 def multiply_gathered(  # type: ignore[no-untyped-def]
-    a, a_rows, m, a_row, a_columns, depth, a_column,
+    many, a, a_rows, m, a_row, a_columns, depth, a_column,
     b, b_rows, _b_count, b_row, b_columns, n, b_column, factors,
     y, y_rows, _y_count, y_row, y_columns, _y_width, y_column, scales,
     other, dots,
@@ -229,31 +263,11 @@ def multiply_gathered(  # type: ignore[no-untyped-def]
     a_steps = _places(a_columns, depth, a_column, 0)
     b_starts, b_steps = _places(b_rows, depth, b_row, 0), _places(b_columns, n, b_column, 0)
     y_starts, y_steps = _places(y_rows, m, y_row, 0), _places(y_columns, n, y_column, 0)
-    for task in prange(panels * blocks):
-        block = task // blocks
-        left, top = block * width, (task - block * blocks) * height
-        right, bottom = min(n, left + width), min(m, top + height)
-        columns, targets = b_steps[left:right], y_steps[left:right]
-        together = _side_by_side(targets)
-        panel = np.empty(min(depth, DEPTH) * width, a.dtype)
-        # All sums of the block wait for the next panel; if there is none, those of one tile do.
-        several = depth > DEPTH
-        sums = np.empty((height if several else HEIGHT) * width, a.dtype)
-        products = np.zeros(width, a.dtype)
-        for first in range(0, depth, DEPTH):
-            last = min(depth, first + DEPTH)
-            _pack(b, b_starts, first, last, columns, factors, panel)
-            for strip in range(top, bottom, HEIGHT):
-                at = np.uint64((strip - top) * width if several else 0)
-                _tile(a, a_starts, strip, a_steps, first, last, panel, sums, at, first == 0)
-                if last == depth:
-                    end = min(bottom, strip + HEIGHT)
-                    if dots.size:
-                        _dot(
-                            sums, at, other, y_starts, strip, end, targets, together, products,
-                            dots, block,
-                        )  # fmt: skip
-                    _write(sums, at, scales, y, y_starts, strip, end, targets, together)
+    args = (
+        blocks, height, a, a_starts, a_steps, b, b_starts, b_steps, factors,
+        y, y_starts, y_steps, scales, other, dots,
+    )  # fmt: skip
+    share_out(many, _multiply_block, panels * blocks, args)
     for block in range(1, dots.shape[0]):
         for i in range(m):
             dots[0, i] += dots[block, i]

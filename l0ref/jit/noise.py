@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import noise
 from ..noise import KEY_STEPS, MULTIPLIERS, ROUNDS, Uniforms
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, twin
 from ._vectors import in_whole_registers
 
@@ -52,13 +52,16 @@ def named(uniforms: Uniforms) -> NDArray[np.uint64]:
     return np.array([*uniforms.counter, *uniforms.key], dtype=np.uint64)
 
 
+@inline
+def _fill_some(turn, name, pairs):  # type: ignore[no-untyped-def]
+    first = turn * BLOCKS
+    philox_pairs(first, name, pairs[2 * first : 2 * min(pairs.size // 2, first + BLOCKS)])
+
+
 @parallel
-def _fill(name, words):  # type: ignore[no-untyped-def]
+def _fill(many, name, words):  # type: ignore[no-untyped-def]
     pairs = words.view(np.uint64)
-    blocks = pairs.size // 2
-    for turn in prange((blocks + BLOCKS - 1) // BLOCKS):
-        first = turn * BLOCKS
-        philox_pairs(first, name, pairs[2 * first : 2 * min(blocks, first + BLOCKS)])
+    share_out(many, _fill_some, (pairs.size // 2 + BLOCKS - 1) // BLOCKS, (name, pairs))
 
 
 def check_uniforms(uniforms: Any) -> None:

@@ -10,46 +10,56 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import norm as original
 from ..ops.conv import check_cotangent
-from ._compile import parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, add_up_squares, inner
 
 Array = NDArray[Any]
 
 
-@parallel
-def _batch_norm(x, weight, bias, eps, given, normalised, y, mean, var, inv_std):  # type: ignore[no-untyped-def]
+@inline
+def _batch_norm_channel(c, x, weight, bias, eps, given, normalised, y, mean, var, inv_std):  # type: ignore[no-untyped-def]
     m = x.shape[1]
-    for c in prange(x.shape[0]):
-        values = x[c]
-        if not given:
-            mean[c] = add_up(values) / m
-            var[c] = add_up_squares(values, np.float64(mean[c])) / m
-        mu, r = mean[c], x.dtype.type(1) / np.sqrt(var[c] + x.dtype.type(eps))
-        w, b = weight[c], bias[c]
-        inv_std[c] = r
-        hat, out = normalised[c], y[c]
-        for i in range(m):
-            value = (values[i] - mu) * r
-            hat[i] = value
-            out[i] = value * w + b
+    values = x[c]
+    if not given:
+        mean[c] = add_up(values) / m
+        var[c] = add_up_squares(values, np.float64(mean[c])) / m
+    mu, r = mean[c], x.dtype.type(1) / np.sqrt(var[c] + x.dtype.type(eps))
+    w, b = weight[c], bias[c]
+    inv_std[c] = r
+    hat, out = normalised[c], y[c]
+    for i in range(m):
+        value = (values[i] - mu) * r
+        hat[i] = value
+        out[i] = value * w + b
 
 
 @parallel
-def _batch_norm_vjp(dy, normalised, inv_std, weight, given, dx, dweight, dbias):  # type: ignore[no-untyped-def]
+def _batch_norm(many, x, weight, bias, eps, given, normalised, y, mean, var, inv_std):  # type: ignore[no-untyped-def]
+    args = (x, weight, bias, eps, given, normalised, y, mean, var, inv_std)
+    share_out(many, _batch_norm_channel, x.shape[0], args)
+
+
+@inline
+def _batch_norm_channel_vjp(c, dy, normalised, inv_std, weight, given, dx, dweight, dbias):  # type: ignore[no-untyped-def]
     m = dy.shape[1]
-    for c in prange(dy.shape[0]):
-        pulled, hat, out = dy[c], normalised[c], dx[c]
-        total, along = add_up(pulled), inner(pulled, hat)
-        dbias[c], dweight[c] = total, along
-        w, r = weight[c], inv_std[c]
-        if given:
-            for i in range(m):
-                out[i] = r * w * pulled[i]
-            continue
-        mean_g, mean_gx = dy.dtype.type(total / m * w), dy.dtype.type(along / m * w)
+    pulled, hat, out = dy[c], normalised[c], dx[c]
+    total, along = add_up(pulled), inner(pulled, hat)
+    dbias[c], dweight[c] = total, along
+    w, r = weight[c], inv_std[c]
+    if given:
         for i in range(m):
-            out[i] = r * (pulled[i] * w - mean_g - hat[i] * mean_gx)
+            out[i] = r * w * pulled[i]
+        return
+    mean_g, mean_gx = dy.dtype.type(total / m * w), dy.dtype.type(along / m * w)
+    for i in range(m):
+        out[i] = r * (pulled[i] * w - mean_g - hat[i] * mean_gx)
+
+
+@parallel
+def _batch_norm_vjp(many, dy, normalised, inv_std, weight, given, dx, dweight, dbias):  # type: ignore[no-untyped-def]
+    args = (dy, normalised, inv_std, weight, given, dx, dweight, dbias)
+    share_out(many, _batch_norm_channel_vjp, dy.shape[0], args)
 
 
 @twin(ops.batch_norm)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .. import optimizers
 from ._addresses import addresses_of, numbers_at
-from ._compile import FEW, inline, parallel, prange
+from ._compile import FEW, inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._vectors import in_whole_registers
 
@@ -56,35 +56,43 @@ def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
         average[i] = old * average[i] + new * theta[i]
 
 
+@inline
+def _move_some(turn, addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
+    p, first = whose[turn], turns[turn]
+    near = slice(first, min(sizes[p], first + NEAR))
+    _move(
+        numbers_at(addresses[p, 1], sizes[p], numbers)[near],
+        numbers_at(addresses[p, 0], sizes[p], numbers)[near],
+        numbers_at(addresses[p, 2], sizes[p], numbers)[near],
+        numbers_at(addresses[p, 3], sizes[p], numbers)[near],
+        numbers_at(addresses[p, 4], sizes[p], numbers)[near],
+        numbers[which[p]],
+    )
+
+
 @parallel
-def move_all(addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
+def move_all(many, addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
     """Move every parameter, and Adam's and the average's numbers with it.
 
     Row p of `addresses` says where the gradient of parameter p is, the parameter, both its moments
     and its average. Turn t begins `turns[t]` numbers behind the beginning of parameter `whose[t]`.
     """
-    for turn in prange(turns.shape[0]):
-        p, first = whose[turn], turns[turn]
-        near = slice(first, min(sizes[p], first + NEAR))
-        _move(
-            numbers_at(addresses[p, 1], sizes[p], numbers)[near],
-            numbers_at(addresses[p, 0], sizes[p], numbers)[near],
-            numbers_at(addresses[p, 2], sizes[p], numbers)[near],
-            numbers_at(addresses[p, 3], sizes[p], numbers)[near],
-            numbers_at(addresses[p, 4], sizes[p], numbers)[near],
-            numbers[which[p]],
-        )
+    share_out(many, _move_some, turns.shape[0], (addresses, whose, turns, sizes, which, numbers))
+
+
+@inline
+def _find_odd_some(block, values, found):  # type: ignore[no-untyped-def]
+    here = values[block * FAR : min(values.shape[0], (block + 1) * FAR)]
+    odd = False
+    for i in range(here.shape[0]):
+        odd |= here[i] - here[i] != 0
+    found[block] = odd
 
 
 @parallel
-def find_odd(values, found):  # type: ignore[no-untyped-def]
+def find_odd(many, values, found):  # type: ignore[no-untyped-def]
     """Note for each turn whether a value is not finite."""
-    for block in prange(found.shape[0]):
-        here = values[block * FAR : min(values.shape[0], (block + 1) * FAR)]
-        odd = False
-        for i in range(here.shape[0]):
-            odd |= here[i] - here[i] != 0
-        found[block] = odd
+    share_out(many, _find_odd_some, found.shape[0], (values, found))
 
 
 @twin(optimizers.all_finite)
@@ -109,7 +117,7 @@ def step_and_average(
     grads: Params,
     buffers: Params,
 ) -> None:
-    """Adam's; from its second step on, when there is something to update."""
+    """Adam's."""
     if type(optimizer) is not optimizers.Adam or type(average) is not optimizers.TemporalAverage:
         raise NotForKernel
     if params.keys() != grads.keys() or params.keys() & buffers.keys():
@@ -128,11 +136,14 @@ def step_and_average(
 def arrays_of(
     params: Params, optimizer: optimizers.Adam, average: optimizers.TemporalAverage
 ) -> list[tuple[Array, ...]]:
-    """Return each parameter with its moments and its average, once there are some."""
+    """Return each parameter with its moments and its average, which begin before the first step."""
+    if optimizer.t == average.t == 0:
+        optimizer.begin(params)
+        average.begin(params)
     m, v, averages = optimizer.m, optimizer.v, average.params
     try:
         return [(theta, m[name], v[name], averages[name]) for name, theta in params.items()]
-    except KeyError:  # not before the second step
+    except KeyError:  # a parameter that joins later
         raise NotForKernel from None
 
 
@@ -178,11 +189,12 @@ class Moves:
         self._arguments = self._addresses, whose, turns * NEAR, sizes, which, self._rates
 
     def are_of(self, names: Iterable[str], arrays: Sequence[tuple[Array, ...]]) -> bool:
-        """Whether these are the very arrays that it was made for."""
+        """Whether these are the very arrays that it was made for, and it may still move them."""
         if self._names != tuple(names):
             return False
         pairs = (itertools.chain.from_iterable(groups) for groups in (self._arrays, arrays))
-        return all(map(operator.is_, *pairs))
+        same = all(map(operator.is_, *pairs))
+        return same and all(theta.flags.writeable for theta, *_ in arrays)
 
     def take(self, grads: Sequence[Array]) -> None:
         """Take the gradients of the steps that follow, which the caller keeps until then."""

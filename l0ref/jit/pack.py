@@ -10,38 +10,46 @@ from numpy.typing import NDArray
 
 from .. import ops
 from ..ops.pack import PackResiduals
-from ._compile import parallel, prange
+from ._compile import inline, parallel, share_out
 from ._places import Index, inside, places_of
 from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
 
 
+@inline
+def _gather_row(i, x, rows, columns, y):  # type: ignore[no-untyped-def]
+    source, target = x[rows[i]], y[i]
+    for j in range(columns.shape[0]):
+        here, there = source[columns[j]], target[j]
+        for k in range(there.shape[0]):
+            there[k] = here[k]
+
+
 @parallel
-def gather(x, rows, columns, y):  # type: ignore[no-untyped-def]
+def gather(many, x, rows, columns, y):  # type: ignore[no-untyped-def]
     """Let y be some rows and columns of x (A, B, P)."""
-    for i in prange(rows.shape[0]):
-        source, target = x[rows[i]], y[i]
+    share_out(many, _gather_row, rows.shape[0], (x, rows, columns, y))
+
+
+@inline
+def _scatter_row(r, dy, rows, columns, dx):  # type: ignore[no-untyped-def]
+    target = dx[r]
+    for c in range(target.shape[0]):
+        there = target[c]
+        for k in range(there.shape[0]):
+            there[k] = 0
+    if rows[r] >= 0:
+        source = dy[rows[r]]
         for j in range(columns.shape[0]):
-            here, there = source[columns[j]], target[j]
-            for k in range(there.shape[0]):
+            here, there = source[j], target[columns[j]]
+            for k in range(here.shape[0]):
                 there[k] = here[k]
 
 
 @parallel
-def _scatter(dy, rows, columns, dx):  # type: ignore[no-untyped-def]
-    for r in prange(dx.shape[0]):
-        target = dx[r]
-        for c in range(target.shape[0]):
-            there = target[c]
-            for k in range(there.shape[0]):
-                there[k] = 0
-        if rows[r] >= 0:
-            source = dy[rows[r]]
-            for j in range(columns.shape[0]):
-                here, there = source[j], target[columns[j]]
-                for k in range(here.shape[0]):
-                    there[k] = here[k]
+def _scatter(many, dy, rows, columns, dx):  # type: ignore[no-untyped-def]
+    share_out(many, _scatter_row, dx.shape[0], (dy, rows, columns, dx))
 
 
 def _positions(

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
 from ._vectors import in_whole_registers
 from .elementary import exp
 
 GATES = 1024
-"""Gates that one turn of a parallel loop takes; the count is added up turn by turn, in order."""
+"""Gates that one turn of a shared loop takes; the count is added up turn by turn, in order."""
 
 GREATEST_SHIFT = 30.0
 """Of |beta log(-gamma/zeta)|: up to here no w overflows, nor its square, in float32."""
@@ -43,48 +43,52 @@ def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
     return smaller if off else larger, smaller * larger
 
 
-@parallel
-def combine_gradients(dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
-    """Add up what comes through the draw and what the penalty adds; count what is expected on."""
+@inline
+def _combine_some(turn, dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
+    in_whole_registers()
     number = log_alpha.dtype.type
     lam, grow, shrink = law[0], law[1], law[2]
-    n_gates = log_alpha.size
-    for turn in prange((n_gates + GATES - 1) // GATES):
-        in_whole_registers()
-        start = turn * GATES
-        stop = min(n_gates, start + GATES)
-        out, here, sizes = gradient[start:stop], log_alpha[start:stop], group_size[start:stop]
-        active = np.empty(stop - start, log_alpha.dtype)
-        first, through = dz[0, start:stop], slope[0, start:stop]
-        if dz.shape[0] == 1 and not sizes.size:  # as mostly: one loop does it all
-            for i in range(here.size):
-                active[i], each = _activity(here[i], grow, shrink)
-                out[i] = first[i] * through[i] + lam * (number(common) * each)
-            counts[turn] = common * add_up(active)
-            continue
+    start = turn * GATES
+    stop = min(log_alpha.size, start + GATES)
+    out, here, sizes = gradient[start:stop], log_alpha[start:stop], group_size[start:stop]
+    active = np.empty(stop - start, log_alpha.dtype)
+    first, through = dz[0, start:stop], slope[0, start:stop]
+    if dz.shape[0] == 1 and not sizes.size:  # as mostly: one loop does it all
         for i in range(here.size):
-            active[i], out[i] = _activity(here[i], grow, shrink)
-        if sizes.size:
-            counts[turn] = inner(active, sizes)
+            active[i], each = _activity(here[i], grow, shrink)
+            out[i] = first[i] * through[i] + lam * (number(common) * each)
+        counts[turn] = common * add_up(active)
+        return
+    for i in range(here.size):
+        active[i], out[i] = _activity(here[i], grow, shrink)
+    if sizes.size:
+        counts[turn] = inner(active, sizes)
+        for i in range(here.size):
+            out[i] = lam * (number(sizes[i]) * out[i])
+    else:
+        counts[turn] = common * add_up(active)
+        for i in range(here.size):
+            out[i] = lam * (number(common) * out[i])
+    if dz.shape[0] == 1:
+        for i in range(here.size):
+            out[i] += first[i] * through[i]
+    else:
+        sums = active  # of the same length, and no more needed
+        for i in range(here.size):
+            sums[i] = first[i] * through[i]
+        for example in range(1, dz.shape[0]):
+            row, row_slope = dz[example, start:stop], slope[example, start:stop]
             for i in range(here.size):
-                out[i] = lam * (number(sizes[i]) * out[i])
-        else:
-            counts[turn] = common * add_up(active)
-            for i in range(here.size):
-                out[i] = lam * (number(common) * out[i])
-        if dz.shape[0] == 1:
-            for i in range(here.size):
-                out[i] += first[i] * through[i]
-        else:
-            sums = active  # of the same length, and no more needed
-            for i in range(here.size):
-                sums[i] = first[i] * through[i]
-            for example in range(1, dz.shape[0]):
-                row, row_slope = dz[example, start:stop], slope[example, start:stop]
-                for i in range(here.size):
-                    sums[i] += row[i] * row_slope[i]
-            for i in range(here.size):
-                out[i] += sums[i]
+                sums[i] += row[i] * row_slope[i]
+        for i in range(here.size):
+            out[i] += sums[i]
+
+
+@parallel
+def combine_gradients(many, dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
+    """Add up what comes through the draw and what the penalty adds; count what is expected on."""
+    args = (dz, slope, log_alpha, group_size, common, law, gradient, counts)
+    share_out(many, _combine_some, counts.size, args)
 
 
 @functools.lru_cache(maxsize=256)

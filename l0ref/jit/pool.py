@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import ops
 from ..ops import pool as original
 from ..ops.conv import IntOrPair, check_cotangent
-from ._compile import inline, parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, twin
 from ._sums import add_up
 from .conv import by_map, new_maps
@@ -87,73 +87,88 @@ def _greatest_of_finite(values, geometry, line, y, winner):  # type: ignore[no-u
             winner[h, w] = place[p]
 
 
-@parallel
-def _max_pool(x, geometry, y, winner):  # type: ignore[no-untyped-def]
+@inline
+def _max_pool_image(i, x, geometry, y, winner):  # type: ignore[no-untyped-def]
     height, width = x.shape[1], x.shape[2]
     p_h, p_w = geometry[4], geometry[5]
     line = width + 2 * p_w
-    dense = geometry[2] * geometry[3] <= MOST
-    for image in prange(x.shape[0]):
-        values = np.empty((height + 2 * p_h) * line, x.dtype)
-        if dense and _framed(x[image], p_h, p_w, values):
-            _greatest_of_finite(values, geometry, line, y[image], winner[image])
-        else:
-            _greatest(x[image], geometry, y[image], winner[image])
+    values = np.empty((height + 2 * p_h) * line, x.dtype)
+    if geometry[2] * geometry[3] <= MOST and _framed(x[i], p_h, p_w, values):
+        _greatest_of_finite(values, geometry, line, y[i], winner[i])
+    else:
+        _greatest(x[i], geometry, y[i], winner[i])
 
 
 @parallel
-def _max_pool_vjp(dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
+def _max_pool(many, x, geometry, y, winner):  # type: ignore[no-untyped-def]
+    share_out(many, _max_pool_image, x.shape[0], (x, geometry, y, winner))
+
+
+@inline
+def _max_pool_image_vjp(i, dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
     _, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
-    for image in prange(dx.shape[0]):
-        out = dx[image]
-        for a in range(out.shape[0]):
-            for b in range(out.shape[1]):
-                out[a, b] = 0
-        for h in range(h_out):
-            for w in range(w_out):
-                place = np.int64(winner[image, h, w])
-                i = place // kw
-                out[s_h * h - p_h + i, s_w * w - p_w + place - i * kw] += dy[image, h, w]
+    out = dx[i]
+    for a in range(out.shape[0]):
+        for b in range(out.shape[1]):
+            out[a, b] = 0
+    for h in range(h_out):
+        for w in range(w_out):
+            place = np.int64(winner[i, h, w])
+            a = place // kw
+            out[s_h * h - p_h + a, s_w * w - p_w + place - a * kw] += dy[i, h, w]
 
 
 @parallel
-def _avg_pool(x, geometry, y):  # type: ignore[no-untyped-def]
+def _max_pool_vjp(many, dy, winner, geometry, dx):  # type: ignore[no-untyped-def]
+    share_out(many, _max_pool_image_vjp, dx.shape[0], (dy, winner, geometry, dx))
+
+
+@inline
+def _avg_pool_image(i, x, geometry, y):  # type: ignore[no-untyped-def]
     kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
     height, width, number = x.shape[1], x.shape[2], x.dtype.type
-    for image in prange(x.shape[0]):
-        values = x[image].reshape(-1)
-        for h in range(h_out):
-            upper, lower = max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)
-            for w in range(w_out):
-                left = s_w * w - p_w
-                first, last = max(0, left), min(width, left + kw)
-                if last - first == width:  # rows follow each other
-                    total = number(add_up(values[upper * width : lower * width]))
-                else:
-                    total = number(0)
-                    for a in range(upper, lower):
-                        seen = values[a * width + first : a * width + last]
-                        for b in range(seen.shape[0]):
-                            total += seen[b]
-                y[image, h, w] = total / number(kh * kw)
+    values = x[i].reshape(-1)
+    for h in range(h_out):
+        upper, lower = max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)
+        for w in range(w_out):
+            left = s_w * w - p_w
+            first, last = max(0, left), min(width, left + kw)
+            if last - first == width:  # rows follow each other
+                total = number(add_up(values[upper * width : lower * width]))
+            else:
+                total = number(0)
+                for a in range(upper, lower):
+                    seen = values[a * width + first : a * width + last]
+                    for b in range(seen.shape[0]):
+                        total += seen[b]
+            y[i, h, w] = total / number(kh * kw)
 
 
 @parallel
-def _avg_pool_vjp(dy, geometry, dx):  # type: ignore[no-untyped-def]
+def _avg_pool(many, x, geometry, y):  # type: ignore[no-untyped-def]
+    share_out(many, _avg_pool_image, x.shape[0], (x, geometry, y))
+
+
+@inline
+def _avg_pool_image_vjp(i, dy, geometry, dx):  # type: ignore[no-untyped-def]
     kh, kw, s_h, s_w, p_h, p_w, h_out, w_out = geometry
     height, width = dx.shape[1], dx.shape[2]
-    for image in prange(dx.shape[0]):
-        for a in range(height):
-            for b in range(width):
-                dx[image, a, b] = 0
-        for h in range(h_out):
-            for w in range(w_out):
-                share = dy[image, h, w] / dx.dtype.type(kh * kw)
-                first, last = max(0, s_w * w - p_w), min(width, s_w * w - p_w + kw)
-                for a in range(max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)):
-                    out = dx[image, a, first:last]
-                    for b in range(out.shape[0]):
-                        out[b] += share
+    for a in range(height):
+        for b in range(width):
+            dx[i, a, b] = 0
+    for h in range(h_out):
+        for w in range(w_out):
+            share = dy[i, h, w] / dx.dtype.type(kh * kw)
+            first, last = max(0, s_w * w - p_w), min(width, s_w * w - p_w + kw)
+            for a in range(max(0, s_h * h - p_h), min(height, s_h * h - p_h + kh)):
+                out = dx[i, a, first:last]
+                for b in range(out.shape[0]):
+                    out[b] += share
+
+
+@parallel
+def _avg_pool_vjp(many, dy, geometry, dx):  # type: ignore[no-untyped-def]
+    share_out(many, _avg_pool_image_vjp, dx.shape[0], (dy, geometry, dx))
 
 
 @twin(ops.max_pool2d)

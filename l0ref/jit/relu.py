@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from ._compile import parallel, prange
+from ._compile import inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
@@ -17,30 +17,32 @@ PIECE = 2**13
 """Values a block."""
 
 
-@parallel
-def _relu(x, y, positive):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    for block in prange((n + PIECE - 1) // PIECE):
-        low = block * PIECE
-        values, out, above = x[low : low + PIECE], y[low : low + PIECE], positive[low : low + PIECE]
-        for i in range(values.shape[0]):
-            value = values[i]
-            out[i] = x.dtype.type(0) if value <= 0 else value
-            above[i] = value > 0
+@inline
+def _relu_piece(block, x, y, positive):  # type: ignore[no-untyped-def]
+    low = block * PIECE
+    values, out, above = x[low : low + PIECE], y[low : low + PIECE], positive[low : low + PIECE]
+    for i in range(values.shape[0]):
+        value = values[i]
+        out[i] = x.dtype.type(0) if value <= 0 else value
+        above[i] = value > 0
 
 
 @parallel
-def _relu_vjp(dy, positive, dx):  # type: ignore[no-untyped-def]
-    n = dy.shape[0]
-    for block in prange((n + PIECE - 1) // PIECE):
-        low = block * PIECE
-        pulled, above, out = (
-            dy[low : low + PIECE],
-            positive[low : low + PIECE],
-            dx[low : low + PIECE],
-        )
-        for i in range(pulled.shape[0]):
-            out[i] = pulled[i] * above[i]
+def _relu(many, x, y, positive):  # type: ignore[no-untyped-def]
+    share_out(many, _relu_piece, (x.shape[0] + PIECE - 1) // PIECE, (x, y, positive))
+
+
+@inline
+def _relu_piece_vjp(block, dy, positive, dx):  # type: ignore[no-untyped-def]
+    low = block * PIECE
+    pulled, above, out = dy[low : low + PIECE], positive[low : low + PIECE], dx[low : low + PIECE]
+    for i in range(pulled.shape[0]):
+        out[i] = pulled[i] * above[i]
+
+
+@parallel
+def _relu_vjp(many, dy, positive, dx):  # type: ignore[no-untyped-def]
+    share_out(many, _relu_piece_vjp, (dy.shape[0] + PIECE - 1) // PIECE, (dy, positive, dx))
 
 
 @twin(ops.relu)

@@ -7,8 +7,8 @@ what they give, one after the other (a program). A step then goes through the li
 kernels of the twins, on the same arguments, and so the same numbers to the bit.
 
 There are programs for the paper's perceptrons (`l0ref.programs.dense`) and for its LeNet-5
-(`l0ref.programs.conv`): with one draw for the minibatch; and Adam, from its second step on.
-Everything else is the original's. So is every step with something that is not finite: it is done
+(`l0ref.programs.conv`): with one draw for the minibatch; and Adam. Everything else is the
+original's. So is every step with something that is not finite: it is done
 again by the original, which says what it is. A draw can be repeated; and nothing moves here before
 all gradients are known to be finite.
 """

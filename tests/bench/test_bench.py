@@ -131,8 +131,8 @@ def test_the_peak_is_of_multiply_adds() -> None:
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86's assembler")
 def test_the_peak_is_of_nothing_else() -> None:
     width = lanes(np.empty(1, np.float32))
-    kernel = _rulers.multiply_and_add._compile(False, cache=False)
-    kernel(np.full(2 * width, 0.5, np.float32), np.empty(width, np.float32))
+    kernel = _rulers.multiply_and_add._compile(cache=False)
+    kernel(False, np.full(2 * width, 0.5, np.float32), np.empty(width, np.float32))
     (code,) = kernel.inspect_asm().values()
     assert code.count("vfmadd") >= _rulers.CHAINS
 

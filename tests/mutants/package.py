@@ -1034,7 +1034,7 @@ MUTANTS = (
     Mutant(
         "kernels-rectified-without-its-mask",
         "jit/dense.py",
-        "out[o] = pulled[o] * number(above[o])",
+        "out[o] = pulled[o] * dy.dtype.type(above[o])",
         "out[o] = pulled[o]",
         "test_jit_dense.py::test_the_rectifiers_kink[float64]",
     ),
@@ -1252,8 +1252,8 @@ MUTANTS = (
     Mutant(
         "sparse-without-the-last-weights",
         "jit/sparse.py",
-        "            while k < end:\n",
-        "            while k + 3 < end:\n",
+        "        while k < end:\n",
+        "        while k + 3 < end:\n",
         "test_sparse.py::test_it_is_the_whole_product[3-5-2-float64-numba]",
     ),
     Mutant(
@@ -1296,8 +1296,8 @@ MUTANTS = (
     Mutant(
         "unpacked-without-its-zeros",
         "jit/pack.py",
-        "            for k in range(there.shape[0]):\n                there[k] = 0\n",
-        "            pass\n",
+        "        for k in range(there.shape[0]):\n            there[k] = 0\n",
+        "        pass\n",
         "test_jit_pack.py::test_zeros_are_written_whatever_memory_held",
     ),
     # --- speed: what closed gates leave out ---
@@ -1373,11 +1373,25 @@ MUTANTS = (
         "test_jit_runtime.py::test_blas_has_one_thread_inside_and_its_own_number_after",
     ),
     Mutant(
-        "parallel-and-serial-under-one-name",
-        "jit/_compile.py",
-        "{function.__qualname__}_{purpose}_{_fingerprint()}",
-        "{function.__qualname__}_{_fingerprint()}",
-        "test_jit_runtime.py::test_the_parallel_and_the_serial_version_are_kept_apart",
+        "last-turn-left-out",
+        "jit/_turns.py",
+        "turns * (i + 1) // threads)",
+        "(turns - 1) * (i + 1) // threads)",
+        "test_jit_runtime.py::test_every_turn_is_taken_once_whatever_it_is_given[True-1000]",
+    ),
+    Mutant(
+        "turns-without-memory-not-told",
+        "jit/_turns.py",
+        "builder.store(_FLAG(1),",
+        "builder.store(_FLAG(0),",
+        "test_jit_runtime.py::test_a_turn_that_finds_no_memory_is_an_error[4-True]",
+    ),
+    Mutant(
+        "read-only-parameters-moved",
+        "jit/optimizers.py",
+        "return same and all(theta.flags.writeable for theta, *_ in arrays)",
+        "return same",
+        "test_jit_optimizers.py::test_a_parameter_that_cannot_be_written_is_the_originals_error",
     ),
     Mutant(
         "drawn-flops-not-counted-at-the-epochs-end",

@@ -1,0 +1,154 @@
+r"""How the turns of a loop are shared out among threads.
+
+Numba has loops for that, of ``prange``. But it compiles what is in one five times, each time with
+all that it calls, and once more where the loop may run on one thread alone: for the kernels of a
+convnet that took half a minute. Here a turn is a function, which is compiled once and run by any
+number of threads; the one loop of ``prange`` that there is, `on_all_threads`, knows of it by its
+address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["SIGNATURE", "SYMBOL", "on_all_threads", "share_out"]
+
+SYMBOL = "l0ref_on_all_threads"
+"""By this name compiled code finds `on_all_threads`, wherever in memory a process has it."""
+
+SIGNATURE = types.void(types.intp, types.intp, types.intp)
+
+_WORD, _FLAG, _ADDRESS = ir.IntType(64), ir.IntType(8), ir.IntType(8).as_pointer()
+_SOME_TURNS = ir.FunctionType(ir.VoidType(), [_ADDRESS, _WORD, _WORD])
+
+
+def _share_out_in_python(many: bool, turn: Any, turns: int, args: tuple[Any, ...]) -> None:
+    """Call ``turn(i, *args)`` for each i below `turns`, in any order, on many threads or on one.
+
+    Parameters
+    ----------
+    many : bool
+        Whether more than one thread may be used.
+    turn : function
+        Made with `inline`; what it returns is dropped.
+    turns : int
+    args : tuple
+        What every turn is given. Arrays stay the caller's: a turn may write to them, and must not
+        return them.
+
+    Raises
+    ------
+    MemoryError
+        If a turn finds no memory: nothing else can fail in one. The other turns are run.
+    """
+    for i in range(turns):
+        turn(i, *args)
+
+
+def _threads_code(typing: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # What Numba's own loops ask how many threads there are.
+        kind = ir.FunctionType(_WORD, [])
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), []
+        )
+
+    return types.intp(), emit
+
+
+_threads: Any = intrinsic(_threads_code)
+
+
+def _run_code(typing: Any, some_turns: Any, data: Any, start: Any, stop: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = builder.inttoptr(args[0], _SOME_TURNS.as_pointer())
+        builder.call(function, [builder.inttoptr(args[1], _ADDRESS), *args[2:]])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), emit
+
+
+_run: Any = intrinsic(_run_code)
+
+
+def on_all_threads(some_turns, data, turns):  # type: ignore[no-untyped-def]
+    """Give each thread an equal part of the turns: ``some_turns(data, start, stop)``."""
+    threads = min(turns, _threads())
+    for i in prange(threads):
+        _run(some_turns, data, turns * i // threads, turns * (i + 1) // threads)
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return an array of which no count is kept: it is not freed while turns run.
+
+    To count would take longer than a short turn, the more so as all threads would count in one
+    place.
+    """
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
+
+
+def _emit_some_turns(context: Any, module: Any, turn: Any, signature: Any, data_type: Any) -> Any:
+    """Write the function that runs turns start to stop; `turn` is compiled for the signature."""
+    name = module.get_unique_name(f"turns_of_{turn.fndesc.llvm_func_name}")
+    function = ir.Function(module, _SOME_TURNS, name)
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    data, start, stop = function.args
+    data = builder.bitcast(data, data_type.as_pointer())
+    packed = builder.load(cgutils.gep_inbounds(builder, data, 0, 0))
+    args = [
+        _borrowed(context, builder, kind, builder.extract_value(packed, i))
+        for i, kind in enumerate(signature.args[1:])
+    ]
+    with cgutils.for_range(builder, builder.sub(stop, start)) as loop:
+        i = builder.add(start, loop.index)
+        status, _ = context.call_internal_no_propagate(builder, turn.fndesc, signature, [i, *args])
+        with builder.if_then(status.is_error, likely=False):
+            builder.store(_FLAG(1), cgutils.gep_inbounds(builder, data, 0, 1))
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def _share_out(typing: Any, many: Any, turn: Any, turns: Any, args: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        many, _, turns, packed = values
+        own = turn.get_call_type(context.typing_context, (types.intp, *args.types), {})
+        compiled = turn.dispatcher.get_compile_result(own)
+        context.add_linking_libs([compiled.library])
+        # What turns are given, and whether one of them has failed.
+        data_type = ir.LiteralStructType([packed.type, _FLAG])
+        function = _emit_some_turns(context, builder.module, compiled, own, data_type)
+        data = cgutils.alloca_once(builder, data_type)
+        builder.store(packed, cgutils.gep_inbounds(builder, data, 0, 0))
+        failed = cgutils.gep_inbounds(builder, data, 0, 1)
+        builder.store(_FLAG(0), failed)
+        with builder.if_else(many) as (together, alone):
+            with together:
+                kind = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
+                share = cgutils.get_or_insert_function(builder.module, kind, SYMBOL)
+                addresses = [builder.ptrtoint(pointer, _WORD) for pointer in (function, data)]
+                builder.call(share, [*addresses, turns])
+            with alone:
+                builder.call(function, [builder.bitcast(data, _ADDRESS), _WORD(0), turns])
+        with builder.if_then(cgutils.is_true(builder, builder.load(failed)), likely=False):
+            words = ("no memory for what a kernel needs",)
+            context.call_conv.return_user_exc(builder, MemoryError, words)
+        return context.get_dummy_value()
+
+    return types.void(types.boolean, turn, types.intp, args), emit
+
+
+share_out: Any
+share_out = _share_out_in_python if numba.config.DISABLE_JIT else _share_out  # type: ignore[attr-defined]
