@@ -273,7 +273,7 @@ def prepare_kernels(threads: int | None, backend: str) -> None:
     if threads is not None:
         jit.set_num_threads(threads)
     jit.on_compilation(
-        lambda: console.print("Compiling kernels for this machine, once; it takes 15 to 40 s.")
+        lambda: console.print("Compiling kernels for this machine, once; it takes 10 to 20 s.")
     )
 
 

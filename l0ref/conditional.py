@@ -452,8 +452,9 @@ class Pass:
     ----------
     network : Network
     x : array, (N, *input_shape)
-    noise : mapping of int to array
-        u for each layer of `network.noise_shapes(x.shape)`.
+    noise : mapping of int to array, or None
+        u for each layer of `network.noise_shapes(x.shape)`; None for test time, from where there is
+        no way back.
     dense : bool, optional
         Leave nothing out.
 
@@ -461,7 +462,7 @@ class Pass:
     ----------
     logits : array, (N, K)
     gates, slopes : dict of int to array
-        z of each gated layer, by position, and dz/dlog_alpha: all of them.
+        z of each gated layer, by position, and where it was drawn dz/dlog_alpha: all of them.
     residuals : list
         One for each layer; None within a block of layers that is run as one.
     packing : Packing or None
@@ -469,14 +470,15 @@ class Pass:
     """
 
     def __init__(
-        self, network: Wiring, x: Array, noise: Mapping[int, Any], *, dense: bool = False
+        self, network: Wiring, x: Array, noise: Mapping[int, Any] | None, *, dense: bool = False
     ) -> None:
         self._network, self._ops, self._plan = network, network.backend, network.plan
         shapes = network.shapes(x.shape)
         self.gates: dict[int, Array] = {}
         self.slopes: dict[int, Array] = {}
         for i, layer, _ in self._plan.gated:
-            self.gates[i], self.slopes[i] = layer.draw(shapes[i], noise[i])
+            u = None if noise is None else noise[i]
+            self.gates[i], self.slopes[i] = layer.draw(shapes[i], u)
         self._dense = dense
         self.packing = None if dense else self._worthwhile(x.shape)
         self._moves = self.packing.moves if self.packing else {}
@@ -497,8 +499,8 @@ class Pass:
     def _moved(self, x: Array, move: Move | None) -> Array:
         return x if move is None else move.forward(x, self._ops)
 
-    def _forward(self, x: Array, noise: Mapping[int, Any]) -> Array:
-        network, ops = self._network, self._ops
+    def _forward(self, x: Array, noise: Mapping[int, Any] | None) -> Array:
+        network, ops, training = self._network, self._ops, noise is not None
         values = {INPUT: x}
         i = 0
         while i < len(network.layers):
@@ -520,11 +522,11 @@ class Pass:
                 else:
                     y, self.residuals[i] = weighted.apply(x, z, op)
             else:
-                u, layer = noise.get(i), network.layers[i]
+                u, layer = None if noise is None else noise.get(i), network.layers[i]
                 if self.packing and isinstance(layer, Dropout) and u is not None:
                     taken = self.packing.taken[i].index
                     u = u if taken is None else np.asarray(u)[:, taken]
-                y, self.residuals[i] = layer.forward(x, u, training=True)
+                y, self.residuals[i] = layer.forward(x, u, training=training)
             i = self._blocks.get(i, i)
             if i in network.skips:
                 other = self._moved(values[network.skips[i]], self._skip_moves.get(i))

@@ -345,7 +345,8 @@ class _Compaction:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.hard = prune(network)
+        # One example of constants is no work for kernels, which might have to be compiled for it.
+        self.hard = prune(network).with_backend("numpy")
         self.layers = self.hard.layers
         inputs = network.shapes((1, *network.input_shape))[:-1]
         self.shapes = {INPUT: network.input_shape}

@@ -97,6 +97,24 @@ def own_threads() -> Iterator[None]:
     jit.set_num_threads(n)
 
 
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+@pytest.mark.parametrize("kind", ["mlp", "lenet-5"])
+def test_at_test_time_closed_gates_multiply(kind: str, backend: str) -> None:
+    """So that a number that is none is seen, wherever it is."""
+    one = trainer(kind)
+    network = one.network.with_backend(backend)
+    _, layer, _ = network.gated[0]
+    layer.params["log_alpha"][1] = -99
+    x = one.inputs(one.data.x_test)
+    assert np.isfinite(network.predict(x)).all()
+    with pytest.raises(ValueError, match=r"x must have shape \(N, .*\), got \(10, 3\)"):
+        network.predict(np.ones((10, 3)))
+    weight = layer.params["weight"]
+    weight[1 if kind == "lenet-5" else (1, 0)] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(network.predict(x)).all()
+
+
 @every_run
 @pytest.mark.parametrize("pack", [False, True], ids=["", "packed"])
 def test_ten_steps_of_both_backends_agree(

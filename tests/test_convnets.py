@@ -205,10 +205,12 @@ def test_the_objective_and_its_whole_gradient(kind: str) -> None:
     assert buffers.keys() == network.buffers.keys()
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_predict_is_eq_13_by_loops(kind: str) -> None:
+def test_predict_is_eq_13_by_loops(kind: str, backend: str) -> None:
     """And by the running statistics: no example depends on the others in its batch."""
     network, wiring = small_network(kind)
+    network = network.with_backend(backend)
     x = np.random.default_rng(24).normal(size=(5, 2, 4, 3))
     stages = twin(network, None, float, training=False)
     expected = naive_convnet.logits(stages, x.tolist(), **wiring, **HYPER)

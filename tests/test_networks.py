@@ -135,15 +135,18 @@ def test_float32_stays_float32_and_near(kind: str) -> None:
         np.testing.assert_allclose(d, exact[name], rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_predict_is_eq_13_by_loops(kind: str) -> None:
-    network = scattered(network_of(kind), seed=3)
+def test_predict_is_eq_13_by_loops(kind: str, backend: str) -> None:
+    network = scattered(network_of(kind), seed=3).with_backend(backend)
     x = np.random.default_rng(4).normal(size=(5, 2))
     expected = naive.logits(twin(network, None, float), x.tolist(), **HYPER)
     for batch_size in (1, 2, 5, 10_000):
         got = network.predict(x, batch_size=batch_size)
         np.testing.assert_allclose(got, expected, rtol=0, atol=50 * EPS)
     assert network.predict(x[:0]).shape == (0, 3)
+    if backend == "numpy":  # which runs no layers as one
+        np.testing.assert_array_equal(network.predict(x), network.forward(x)[0])
 
 
 def test_backward_reaches_the_input() -> None:
