@@ -2,6 +2,8 @@
 
 import errno
 import os
+import platform
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +21,9 @@ import threadpoolctl
 import l0ref
 from l0ref import jit, ops
 from l0ref.jit import _compile, threads
-from l0ref.jit._compile import Kernel, inline, parallel, share_out
+from l0ref.jit._compile import Kernel, elementwise, in_vectors, inline, kernel, parallel, share_out
+from l0ref.jit._loops import ABREAST
+from l0ref.jit._vectors import BYTES
 from l0ref.jit.dense import dense
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +142,7 @@ def test_the_loop_of_all_kernels_is_kept_too(cache: Path, monkeypatch: pytest.Mo
         (loop,) = _compile._loops
         assert loop.cache_hits == hits
         (name,) = kept(cache)
-        assert name.startswith("_turns.on_all_threads")
+        assert name.startswith("_loops.on_all_threads")
         assert name.endswith(_compile._fingerprint())
 
 
@@ -318,6 +322,58 @@ workers = [threading.Thread(target=work) for _ in range(4)]
 print(len(wrong), len(_compile._loops) > 0)
 """
     assert python(code) == "0 True\n"
+
+
+# --- numbers of a loop ---
+
+
+@elementwise
+def _shift(i, x, by, at, y):  # type: ignore[no-untyped-def]
+    if at is not None:
+        at[i] = i
+    y[i] = x[i] + by
+
+
+@parallel
+def _shift_all(many, x, by, at, y):  # type: ignore[no-untyped-def]
+    in_vectors(_shift, y.shape[0], (x, by, at, y))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [*range(70), 127, 128, 129, 1000])
+def test_every_number_of_a_loop_is_computed_and_no_other(n: int, dtype: Any) -> None:
+    room = np.full((2, n + 200), -1, dtype)
+    at, y = room[:, 100 : n + 100]
+    x = np.arange(n, dtype=dtype)
+    _shift_all(x, dtype(0.5), at, y)
+    np.testing.assert_array_equal(y, x + 0.5)
+    np.testing.assert_array_equal(at, x)
+    y[:], at[:] = -1, -1
+    _shift_all(x, dtype(0.5), None, y)
+    np.testing.assert_array_equal(y, x + 0.5)
+    y[:] = -1
+    assert (room == -1).all()
+
+
+@elementwise
+def _root(i, x, y):  # type: ignore[no-untyped-def]
+    y[i] = np.sqrt(x[i])
+
+
+@kernel
+def _roots(x, y):  # type: ignore[no-untyped-def]
+    in_vectors(_root, y.shape[0], (x, y))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86's assembler")
+def test_vectors_of_a_loop_are_computed_side_by_side() -> None:
+    compiled = _roots._compile(cache=False)
+    x = np.arange(100, dtype=np.float32)
+    compiled(x, np.empty_like(x))
+    (code,) = compiled.inspect_asm().values()
+    register = "zmm" if BYTES == 64 else "ymm"
+    assert len(re.findall(rf"vsqrtps[^\n]*%{register}", code)) >= ABREAST
 
 
 # --- threads ---

@@ -1,6 +1,6 @@
 r"""How the kernels are compiled, and how they are run on more than one core.
 
-A parallel kernel is told whether it may share its loops out (`_turns.share_out`). On one thread
+A parallel kernel is told whether it may share its loops out (`_loops.share_out`). On one thread
 runs what is small, and what must not run on more: in a process that was forked from one that has
 threads (whose threads the fork did not copy), and while another Python thread is inside a parallel
 kernel (not every pool that Numba can run on allows two).
@@ -34,12 +34,14 @@ import numpy as np
 from llvmlite import binding  # type: ignore[import-untyped]
 from numba.core import compiler_lock, event
 
-from ._turns import SIGNATURE, SYMBOL, on_all_threads, share_out
+from ._loops import SIGNATURE, SYMBOL, in_vectors, on_all_threads, share_out
 
 __all__ = [
     "CONTRACT",
     "FEW",
     "Kernel",
+    "elementwise",
+    "in_vectors",
     "inline",
     "kernel",
     "on_compilation",
@@ -209,3 +211,8 @@ def kernel(function: Callable[..., Any]) -> Kernel:
 def inline(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call; it is compiled with them."""
     return numba.njit(function, **_OPTIONS)
+
+
+def elementwise(function: Callable[..., Any]) -> Any:
+    """Make a function for `in_vectors`: no vectors are made of a loop that calls one."""
+    return numba.njit(function, forceinline=True, **_OPTIONS)

@@ -35,6 +35,7 @@ __all__ = [
     "add",
     "add_product",
     "add_products",
+    "ask_for_whole_registers",
     "in_pairs",
     "in_whole_registers",
     "lanes",
@@ -244,10 +245,15 @@ def _widened_code(typing, x, at):  # type: ignore[no-untyped-def]
     return of(x, types.uintp), generate
 
 
+def ask_for_whole_registers(function: Any) -> None:
+    """Note in LLVM's function that its loops want them."""
+    # llvmlite's `add` knows attributes without a value alone; it writes out any.
+    set.add(function.attributes, f'"prefer-vector-width"="{8 * BYTES}"')
+
+
 def _in_whole_registers_code(typing):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        # llvmlite's `add` knows attributes without a value alone; it writes out any.
-        set.add(builder.function.attributes, f'"prefer-vector-width"="{8 * BYTES}"')
+        ask_for_whole_registers(builder.function)
         return context.get_dummy_value()
 
     return types.none(), generate

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from .. import hard_concrete
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
 from ..noise import Uniforms
-from ._compile import CONTRACT, inline, parallel, share_out
+from ._compile import CONTRACT, elementwise, in_vectors, inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
-from ._vectors import in_whole_registers
 from .elementary import add_log_ratio, clipped_exp
 from .noise import check_uniforms, named, philox_pairs
 
@@ -46,7 +45,7 @@ LEAST_U = 2.0**-53
 _ONES, _HALF = np.uint32(2**32 - 1), 0.5
 
 
-@inline
+@elementwise
 def _stretch_and_clip(s, law, zero, one):  # type: ignore[no-untyped-def]
     """z and its slope; `law` is what `checked_law` gives. A NaN is on neither side, and stays."""
     gamma, width, steepness = law[0], law[1], law[2]
@@ -75,7 +74,7 @@ def _sides_in_kernel(noise, number):  # type: ignore[no-untyped-def]
     return _sides_of_word if noise == types.uint32 else _sides_of_u
 
 
-@inline
+@elementwise
 def _share(log_alpha, noise, m, number):  # type: ignore[no-untyped-def]
     """s where beta is 2/m."""
     u, rest = _sides(noise, number)
@@ -85,32 +84,35 @@ def _share(log_alpha, noise, m, number):  # type: ignore[no-untyped-def]
     return a / (a + b)
 
 
+@elementwise
+def _draw_by_share(i, log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
+    number = log_alpha.dtype.type
+    s = _share(log_alpha[i], noise[i], m, number)
+    z[i], steep = _stretch_and_clip(s, law, number(0), number(1))
+    if slope is not None:
+        slope[i] = steep
+
+
+@elementwise
+def _draw_by_logs(i, log_alpha, noise, law, z, slope):  # type: ignore[no-untyped-def]
+    number = log_alpha.dtype.type
+    one = number(1)
+    u, rest = _sides(noise[i], number)
+    t = add_log_ratio(log_alpha[i], u, rest) * law[3]
+    z[i], steep = _stretch_and_clip(one / (one + clipped_exp(-t)), law, number(0), one)
+    if slope is not None:
+        slope[i] = steep
+
+
 @inline
 def _draw(log_alpha, noise, law, m, z, slope):  # type: ignore[no-untyped-def]
     """Draw as many gates as there is noise: words, or u. Without room for slopes, z alone."""
-    in_whole_registers()
-    number = log_alpha.dtype.type
-    zero, one = number(0), number(1)
     if m == 3:  # the paper's beta has a loop of its own, which need not ask
-        for i in range(noise.size):
-            s = _share(log_alpha[i], noise[i], 3, number)
-            z[i], steep = _stretch_and_clip(s, law, zero, one)
-            if slope is not None:
-                slope[i] = steep
+        in_vectors(_draw_by_share, noise.size, (log_alpha, noise, law, 3, z, slope))
     elif m > 0:
-        for i in range(noise.size):
-            s = _share(log_alpha[i], noise[i], m, number)
-            z[i], steep = _stretch_and_clip(s, law, zero, one)
-            if slope is not None:
-                slope[i] = steep
+        in_vectors(_draw_by_share, noise.size, (log_alpha, noise, law, m, z, slope))
     else:
-        per_beta = law[3]
-        for i in range(noise.size):
-            u, rest = _sides(noise[i], number)
-            t = add_log_ratio(log_alpha[i], u, rest) * per_beta
-            z[i], steep = _stretch_and_clip(one / (one + clipped_exp(-t)), law, zero, one)
-            if slope is not None:
-                slope[i] = steep
+        in_vectors(_draw_by_logs, noise.size, (log_alpha, noise, law, z, slope))
 
 
 @inline
@@ -119,9 +121,12 @@ def _draw_examples(log_alpha, noise, start, law, m, z, slope):  # type: ignore[n
     done, first = 0, start % log_alpha.size
     while done < noise.size:
         n = min(log_alpha.size - first, noise.size - done)
+        own, words = log_alpha[first : first + n], noise[done : done + n]
         here = slice(start + done, start + done + n)
-        own = None if slope is None else slope[here]
-        _draw(log_alpha[first : first + n], noise[done : done + n], law, m, z[here], own)
+        if slope is None:
+            _draw(own, words, law, m, z[here], None)
+        else:
+            _draw(own, words, law, m, z[here], slope[here])
         done, first = done + n, 0
 
 

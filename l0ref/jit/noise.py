@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from .. import noise
 from ..noise import KEY_STEPS, MULTIPLIERS, ROUNDS, Uniforms
-from ._compile import inline, parallel, share_out
+from ._compile import elementwise, in_vectors, inline, parallel, share_out
 from ._registry import NotForKernel, twin
-from ._vectors import in_whole_registers
 
 BLOCKS = 2048
 """Philox blocks of four words that one turn of a parallel loop makes: 32 kB of words."""
@@ -23,28 +22,30 @@ _STEP0, _STEP1 = (np.uint64(s) for s in KEY_STEPS)
 _LOW, _HALF, _ONE = np.uint64(2**32 - 1), np.uint64(32), np.uint64(1)
 
 
+@elementwise
+def _philox_block(i, first, w1, w2, w3, k0, k1, pairs):  # type: ignore[no-untyped-def]
+    w0 = np.uint64(first + i)
+    for _ in range(ROUNDS - 1):
+        # Upper halves are cut off where they would matter: a product does it at no cost.
+        left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)
+        w0, w1 = (right >> _HALF) ^ w1 ^ k0, right
+        w2, w3 = (left >> _HALF) ^ w3 ^ k1, left
+        k0, k1 = k0 + _STEP0, k1 + _STEP1
+    # The last round's words lie in the halves of its products, the other way round. (To put them
+    # together one by one, the compiler would multiply 64 bits by 64, which is slow.)
+    left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)
+    pairs[2 * i] = ((right >> _HALF) | (right << _HALF)) ^ ((w1 ^ k0) & _LOW)
+    pairs[2 * i + 1] = ((left >> _HALF) | (left << _HALF)) ^ ((w3 ^ k1) & _LOW)
+
+
 @inline
 def philox_pairs(first, name, pairs):  # type: ignore[no-untyped-def]
     """Fill `pairs`, two to a block from block `first` on, with words 0 and 1, and 2 and 3.
 
     The earlier word of a pair is its lower half. `name` is what `named` gives.
     """
-    in_whole_registers()
-    c1, c2, c3, key0, key1 = name[0], name[1], name[2], name[3], name[4]
-    for i in range(pairs.size // 2):
-        w0, w1, w2, w3 = np.uint64(first + i), c1, c2, c3
-        k0, k1 = key0, key1
-        for _ in range(ROUNDS - 1):
-            # Upper halves are cut off where they would matter: a product does it at no cost.
-            left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)
-            w0, w1 = (right >> _HALF) ^ w1 ^ k0, right
-            w2, w3 = (left >> _HALF) ^ w3 ^ k1, left
-            k0, k1 = k0 + _STEP0, k1 + _STEP1
-        # The last round's words lie in the halves of its products, the other way round. (To put
-        # them together one by one, the compiler would multiply 64 bits by 64, which is slow.)
-        left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)
-        pairs[2 * i] = ((right >> _HALF) | (right << _HALF)) ^ ((w1 ^ k0) & _LOW)
-        pairs[2 * i + 1] = ((left >> _HALF) | (left << _HALF)) ^ ((w3 ^ k1) & _LOW)
+    args = (first, name[0], name[1], name[2], name[3], name[4], pairs)
+    in_vectors(_philox_block, pairs.size // 2, args)
 
 
 def named(uniforms: Uniforms) -> NDArray[np.uint64]:

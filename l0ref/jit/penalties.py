@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
-from ._compile import inline, parallel, share_out
+from ._compile import elementwise, in_vectors, inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
-from ._vectors import in_whole_registers
 from .elementary import exp
 
 GATES = 1024
@@ -43,9 +42,19 @@ def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
     return smaller if off else larger, smaller * larger
 
 
+@elementwise
+def _combine(i, log_alpha, dz, slope, lam, size, grow, shrink, active, gradient):  # type: ignore[no-untyped-def]
+    active[i], each = _activity(log_alpha[i], grow, shrink)
+    gradient[i] = dz[i] * slope[i] + lam * (size * each)
+
+
+@elementwise
+def _find_activity(i, log_alpha, grow, shrink, active, slope):  # type: ignore[no-untyped-def]
+    active[i], slope[i] = _activity(log_alpha[i], grow, shrink)
+
+
 @inline
 def _combine_some(turn, dz, slope, log_alpha, group_size, common, law, gradient, counts):  # type: ignore[no-untyped-def]
-    in_whole_registers()
     number = log_alpha.dtype.type
     lam, grow, shrink = law[0], law[1], law[2]
     start = turn * GATES
@@ -54,13 +63,11 @@ def _combine_some(turn, dz, slope, log_alpha, group_size, common, law, gradient,
     active = np.empty(stop - start, log_alpha.dtype)
     first, through = dz[0, start:stop], slope[0, start:stop]
     if dz.shape[0] == 1 and not sizes.size:  # as mostly: one loop does it all
-        for i in range(here.size):
-            active[i], each = _activity(here[i], grow, shrink)
-            out[i] = first[i] * through[i] + lam * (number(common) * each)
+        args = (here, first, through, lam, number(common), grow, shrink, active, out)
+        in_vectors(_combine, here.size, args)
         counts[turn] = common * add_up(active)
         return
-    for i in range(here.size):
-        active[i], out[i] = _activity(here[i], grow, shrink)
+    in_vectors(_find_activity, here.size, (here, grow, shrink, active, out))
     if sizes.size:
         counts[turn] = inner(active, sizes)
         for i in range(here.size):

@@ -932,15 +932,15 @@ MUTANTS = (
     Mutant(
         "kernels-philox-with-one-key",
         "jit/noise.py",
-        "            k0, k1 = k0 + _STEP0, k1 + _STEP1\n",
+        "        k0, k1 = k0 + _STEP0, k1 + _STEP1\n",
         "",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape3]",
     ),
     Mutant(
         "kernels-philox-with-words-of-64-bits",
         "jit/noise.py",
-        "            left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)\n            w0",
-        "            left, right = _M0 * w0, _M1 * w2\n            w0",
+        "        left, right = _M0 * (w0 & _LOW), _M1 * (w2 & _LOW)\n        w0",
+        "        left, right = _M0 * w0, _M1 * w2\n        w0",
         "test_jit_gates.py::test_words_are_the_originals_bit_for_bit[shape3]",
     ),
     Mutant(
@@ -1010,8 +1010,8 @@ MUTANTS = (
     Mutant(
         "kernels-penalty-without-the-one-size-of-all",
         "jit/penalties.py",
-        "through[i] + lam * (number(common) * each)",
-        "through[i] + lam * each",
+        "slope[i] + lam * (size * each)",
+        "slope[i] + lam * each",
         "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
     Mutant(
@@ -1374,17 +1374,31 @@ MUTANTS = (
     ),
     Mutant(
         "last-turn-left-out",
-        "jit/_turns.py",
+        "jit/_loops.py",
         "turns * (i + 1) // threads)",
         "(turns - 1) * (i + 1) // threads)",
         "test_jit_runtime.py::test_every_turn_is_taken_once_whatever_it_is_given[True-1000]",
     ),
     Mutant(
         "turns-without-memory-not-told",
-        "jit/_turns.py",
+        "jit/_loops.py",
         "builder.store(_FLAG(1),",
         "builder.store(_FLAG(0),",
         "test_jit_runtime.py::test_a_turn_that_finds_no_memory_is_an_error[4-True]",
+    ),
+    Mutant(
+        "first-number-of-a-loop-left-out",
+        "jit/_loops.py",
+        "i.add_incoming(zero, before)",
+        "i.add_incoming(_WORD(1), before)",
+        "test_jit_runtime.py::test_every_number_of_a_loop_is_computed_and_no_other[1-float32]",
+    ),
+    Mutant(
+        "vectors-one-after-the-other",
+        "jit/_loops.py",
+        "_put_abreast(builder.module, jump)",
+        "pass",
+        "test_jit_runtime.py::test_vectors_of_a_loop_are_computed_side_by_side",
     ),
     Mutant(
         "read-only-parameters-moved",
