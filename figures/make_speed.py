@@ -5,10 +5,14 @@ r"""Draw the README's picture of speed, and print its table, from a benchmark's 
         --contenders "l0ref;torch" --json figures/speed_series.json
     python -m tests.bench --only "draw;convolution;LeNet-5" --contenders l0ref --quick \
         --json figures/speed_threads.json
+    python -m tests.bench whole-run --epochs 60 --lam "6;0.3;0.08;6" --gate-lr 0.01 \
+        --contenders "l0ref;torch" --json figures/speed_whole_run.json
+    l0ref bench --profile "LeNet-300-100; LeNet-300-100, a gate a weight; LeNet-5, 9-18-65-25 open" \
+        --json figures/speed_profile.json
     python figures/make_speed.py [FOLDER]
 
-writes readme_speed.png to FOLDER, by default the one this file is in, and prints the table as
-Markdown. The README shows nothing else of speed than what is here.
+writes readme_speed.png to FOLDER, by default the one this file is in, and prints the tables and
+sentences as Markdown. The README shows nothing else of speed than what is here.
 """
 
 import json
@@ -95,6 +99,61 @@ def scaling(benchmark: dict[str, Any]) -> str:
     return ", ".join(f"{name} {t[1] / t[2]:.1f}×" for name, t in times.items())
 
 
+def memory(benchmark: dict[str, Any]) -> str:
+    """Return, as the README has it, what a training of LeNet-5 takes beyond the imports."""
+    growth = {row["contender"]: row["megabytes"]["growth"] for row in benchmark["memory"]}
+    return (
+        f"{growth['l0ref']:.0f} MB beyond what is there after the imports, "
+        f"PyTorch's {growth['torch']:.0f} MB and JAX's {growth['jax']:.0f}"
+    )
+
+
+PRODUCTS = {
+    "affine_in_blocks", "pull_in_blocks", "multiply_gathered", "forward", "pull",
+    "weights_by_row", "gradient_by_map",
+}  # fmt: skip
+DRAWS = {"draw_with_noise", "combine_gradients"}
+
+
+def profile(benchmark: dict[str, Any]) -> str:
+    """Return the table of where steps spend their time, in milliseconds."""
+    steps = benchmark["steps"]
+    rows: dict[str, list[float]] = {}
+    for own in steps.values():
+        kernels = {name: kernel["seconds"] for name, kernel in own["kernels"].items()}
+        products, draws = (sum(kernels.pop(n, 0.0) for n in names) for names in (PRODUCTS, DRAWS))
+        moved = kernels.pop("move_all", 0.0)
+        for name, seconds in (
+            ("products and convolutions, with gates, biases, rectifiers, pooling", products),
+            ("draws, and the gates' gradients", draws),
+            ("Adam and the average", moved),
+            ("other kernels", sum(kernels.values())),
+            ("in no kernel: Python, NumPy", own["elsewhere"]),
+            ("**the step**", own["step"]),
+            ("*its matrix products alone, by `np.matmul`*", own["floor"]),
+            ("*as many operations in registers*", own["arithmetic"]),
+            ("*one pass over what Adam and the average keep*", own["memory"]),
+        ):
+            rows.setdefault(name, []).append(seconds)
+    lines = [f"| milliseconds | {' | '.join(steps)} |", "|---|" + "---:|" * len(steps)]
+    for name, times in rows.items():
+        lines.append("| " + " | ".join([name, *(f"{1e3 * t:.2f}" for t in times)]) + " |")
+    return "\n".join(lines)
+
+
+def whole_run(benchmark: dict[str, Any]) -> str:
+    """Return, as the README has it, how long a run takes and what it ends with."""
+    found = benchmark["whole run"]
+    totals = {name: sum(row["seconds"] for row in rows) for name, rows in found.items()}
+    ends = [rows[-1] for rows in found.values()]
+    errors = " and ".join(f"{row['test_error']:.2f} %" for row in ends)
+    opened = " and ".join("-".join(map(str, row["open"])) for row in ends)
+    return (
+        f"{totals['l0ref']:.1f} s, PyTorch {totals['torch']:.1f} s "
+        f"({totals['torch'] / totals['l0ref']:.1f}×), with {errors} errors and {opened} gates open"
+    )
+
+
 @plotting.styled
 def speed(benchmark: dict[str, Any]) -> Figure:
     """Draw time against the number of gates, the batch and the width."""
@@ -127,6 +186,12 @@ def _count(n: int) -> str:
     return f"$10^{len(str(n)) - 1}$" if n >= 1000 else str(n)
 
 
+def commands() -> list[str]:
+    """Return the commands that measure what the README shows."""
+    lines = (__doc__ or "").replace("\\\n", "").splitlines()
+    return [" ".join(one.split()) for one in lines if " --json figures/" in one]
+
+
 def read(name: str) -> dict[str, Any]:
     """Return a benchmark's JSON."""
     found: dict[str, Any] = json.loads((HERE / name).read_text(encoding="utf-8"))
@@ -140,4 +205,11 @@ if __name__ == "__main__":
     print()
     print(products(read("speed.json")))
     print()
-    print(scaling(read("speed_threads.json")))
+    print(profile(read("speed_profile.json")))
+    print()
+    for sentence in (
+        memory(read("speed.json")),
+        whole_run(read("speed_whole_run.json")),
+        scaling(read("speed_threads.json")),
+    ):
+        print(sentence)

@@ -314,7 +314,8 @@ def bench(
     quick
         Fewer and shorter repetitions.
     profile
-        Name of a step of training, such as LeNet-300-100: show in which kernels its time goes.
+        Name of a step of training, such as LeNet-300-100, or several with semicolons between: show
+        in which kernels their time goes.
     json_file
         Write every time there, with what the machine is.
     """
@@ -355,16 +356,28 @@ def bench(
     return 0
 
 
-def _profile(name: str, quick: bool, json_file: Path | None) -> int:
+def _profile(wanted: str, quick: bool, json_file: Path | None) -> int:
     from . import bench as benchmark
 
-    if name not in benchmark.WORKLOADS:
-        steps = [n for n, workload in benchmark.WORKLOADS.items() if workload.kind == "step"]
-        raise ValueError(f"profile must be one of {'; '.join(steps)}, got {name}")
-    workload = benchmark.WORKLOADS[name]
-    with console.status(f"timing {name}"):
-        turns, seconds = (3, 0.05) if quick else (10, 0.2)
-        result = benchmark.profile(workload, turns=turns, seconds=seconds)
+    steps = [n for n, workload in benchmark.WORKLOADS.items() if workload.kind == "step"]
+    names = [name.strip() for name in wanted.split(";")]
+    for name in names:
+        if name not in steps:
+            raise ValueError(f"profile must be one of {'; '.join(steps)}, got {name}")
+    found = {}
+    for name in names:
+        with console.status(f"timing {name}"):
+            turns, seconds = (3, 0.05) if quick else (10, 0.2)
+            workload = benchmark.WORKLOADS[name]
+            found[name] = benchmark.profile(workload, turns=turns, seconds=seconds)
+        _show_profile(name, found[name])
+    if json_file is not None:
+        save_json(json_file, {"machine": benchmark.machine(), "steps": found})
+        console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
+    return 0
+
+
+def _show_profile(name: str, result: dict[str, Any]) -> None:
     table = Table(title=f"A step of {name}", title_justify="left")
     for heading in ("", "calls", "ms", "share"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -387,10 +400,6 @@ def _profile(name: str, quick: bool, json_file: Path | None) -> int:
         f"take {1e3 * result['arithmetic']:.3f} ms on all threads, and one pass over what Adam and "
         f"the average keep {1e3 * result['memory']:.3f} ms."
     )
-    if json_file is not None:
-        save_json(json_file, {"machine": benchmark.machine(), "workload": name} | result)
-        console.print(f"Everything is in {escape(str(json_file))}", soft_wrap=True)
-    return 0
 
 
 @app.command

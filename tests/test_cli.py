@@ -250,17 +250,19 @@ def test_bench_shows_in_which_kernels_the_time_of_a_step_goes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "profile.json"
-    assert call("bench", "--profile", "LeNet-300-100", "--quick", "--json", file) == 0
+    names = ["LeNet-300-100", "LeNet-300-100, a gate a weight"]
+    assert call("bench", "--profile", "; ".join(names), "--quick", "--json", file) == 0
     shown = capsys.readouterr().out
     for word in ("pull_in_blocks", "in no kernel", "products alone", "in registers"):
-        assert word in shown
+        assert shown.count(word) == 2
     saved = json.loads(file.read_text(encoding="utf-8"))
-    assert saved["workload"] == "LeNet-300-100"
-    assert saved["kernels"]["move_all"]["calls"] == 1
+    assert list(saved["steps"]) == names
+    for found in saved["steps"].values():
+        assert found["kernels"]["move_all"]["calls"] == 1
 
 
 def test_bench_profiles_steps_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("bench", "--profile", "lenet") == 2
     assert "profile must be one of LeNet-300-100; " in capsys.readouterr().err
-    assert call("bench", "--profile", "draw") == 2
-    assert "workload must be a step of training" in capsys.readouterr().err
+    assert call("bench", "--profile", "LeNet-5; draw") == 2
+    assert "got draw" in capsys.readouterr().err

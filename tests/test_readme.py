@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from l0ref import cli, runs
 from l0ref.datasets import load_mnist_sample
 from l0ref.pruning import CompactNetwork
+from l0ref.storage import load_json
 from l0ref.training import Settings, Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -61,18 +63,48 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert f"{install.replace('pip install', 'pip install -q')} && {run}" in script
 
 
-def test_the_speed_table_is_what_was_measured() -> None:
-    path = ROOT / "figures/make_speed.py"
-    spec = importlib.util.spec_from_file_location("make_speed", path)
+def script(name: str) -> Any:
+    """Import a file of `figures`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"figures/{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    make_speed = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_speed)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_speeds_are_what_was_measured() -> None:
+    make_speed = script("make_speed")
     benchmark = make_speed.read("speed.json")
-    assert make_speed.table(benchmark) in README
-    assert make_speed.products(benchmark) in README
-    assert make_speed.scaling(make_speed.read("speed_threads.json")) in README
-    assert f"({benchmark['machine']['cpu']})" in README
+    for words in (
+        make_speed.table(benchmark),
+        make_speed.products(benchmark),
+        make_speed.memory(benchmark),
+        make_speed.profile(make_speed.read("speed_profile.json")),
+        make_speed.whole_run(make_speed.read("speed_whole_run.json")),
+        make_speed.scaling(make_speed.read("speed_threads.json")),
+        f"({benchmark['machine']['cpu']})",
+    ):
+        assert words in README
+    assert make_speed.commands()
+    for command in make_speed.commands():
+        assert command in README
+
+
+def test_runs_ended_as_it_is_said() -> None:
+    make_runs = script("make_runs")
+    found = load_json(ROOT / "figures/runs.json")
+    runs = found["runs"]
+    assert f"take {runs['paper-0']['seconds']:.0f} s for one" in README
+    for seed in range(4):
+        name = "l0ref, seed 0" if seed == 0 else f"seed {seed}"
+        assert f"| {name} | {make_runs.line(runs[f'paper-{seed}'])}" in README
+    assert f"(`--backend numpy`) | {make_runs.line(runs['paper-numpy'])}" in README
+    lenet = runs["lenet-5"]
+    counts = f"{lenet['params']:,} | {lenet['flops']:,} |"
+    assert f"seed 0 | {make_runs.line(lenet)} {counts}" in README
+    cpu = found["machine"]["cpu"]
+    assert f"The run above took {lenet['seconds']:.0f} s on two cores of an {cpu}" in README
 
 
 def test_the_version_is_one() -> None:
