@@ -7,8 +7,8 @@ r"""Draw the README's picture of speed, and print its table, from a benchmark's 
         --json figures/speed_threads.json
     python -m tests.bench whole-run --epochs 60 --lam "6;0.3;0.08;6" --gate-lr 0.01 \
         --contenders "l0ref;torch" --json figures/speed_whole_run.json
-    l0ref bench --profile "LeNet-300-100; LeNet-300-100, a gate a weight; LeNet-5, 9-18-65-25 open" \
-        --json figures/speed_profile.json
+    l0ref bench --json figures/speed_profile.json \
+        --profile "LeNet-300-100; LeNet-300-100, a gate a weight; LeNet-5, 9-18-65-25 open"
     python figures/make_speed.py [FOLDER]
 
 writes readme_speed.png to FOLDER, by default the one this file is in, and prints the tables and
@@ -189,7 +189,7 @@ def _count(n: int) -> str:
 def commands() -> list[str]:
     """Return the commands that measure what the README shows."""
     lines = (__doc__ or "").replace("\\\n", "").splitlines()
-    return [" ".join(one.split()) for one in lines if " --json figures/" in one]
+    return [" ".join(words.split()) for words in lines if " --json figures/" in words]
 
 
 def read(name: str) -> dict[str, Any]:
