@@ -366,6 +366,18 @@ def _roots(x, y):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_a_loop_does_the_same_wherever_its_arrays_lie() -> None:
+    """Else one number after the other, or many at once, as they are near each other or not.
+
+    That it does not look is seen where it should not be used: on a number that it has just written.
+    """
+    numbers = np.zeros(1001)
+    _shift_all(numbers[:-1], 1.0, None, numbers[1:])
+    one_after_the_other = np.arange(1001.0)
+    assert not np.array_equal(numbers, one_after_the_other)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86's assembler")
 def test_vectors_of_a_loop_are_computed_side_by_side() -> None:
     compiled = _roots._compile(cache=False)

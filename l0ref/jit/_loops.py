@@ -12,7 +12,7 @@ the whole was in use; and it computes one vector after the other. Of a gate's op
 for the one before, several cycles, and a processor looks only so far ahead for others. With the
 operations of `ABREAST` vectors side by side it has enough to do: draws take an eighth less time on
 512 bits, and a quarter less on 256. So a loop of many operations a number says here that it wants
-both; how its numbers are computed is not changed.
+both, and that its numbers do not depend on each other; how each is computed is not changed.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _in_vectors_in_python(function: Any, n: int, args: tuple[Any, ...]) -> None:
     ----------
     function : function
         Made with `elementwise`: some operations without a branch, which read and write numbers
-        of arrays at i alone.
+        of arrays that belong to i, and read none that another i writes.
     n : int
     args : tuple
         What it is given each time.
@@ -198,14 +198,32 @@ def _in_vectors_in_python(function: Any, n: int, args: tuple[Any, ...]) -> None:
         function(i, *args)
 
 
-def _put_abreast(module: Any, jump: Any) -> None:
-    """Note at the jump that ends a loop how many of its vectors are computed side by side."""
-    wish = [ir.MetaDataString(module, "llvm.loop.interleave.count"), ir.IntType(32)(ABREAST)]
-    own = module.add_metadata(wish)
-    # A loop's note names itself first, so that it is no other loop's.
-    note = ir.values.MDValue(module, (), name=str(len(module.metadata)))
-    note.operands = (note, own)
-    jump.set_metadata("llvm.loop", note)
+class _Node(ir.values.MDValue):  # type: ignore[misc]
+    """A note in LLVM's code that is like no other, and may name itself."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module, (), name=str(len(module.metadata)))
+
+    def descr(self, buf: Any) -> None:
+        buf += (f"distinct !{{ {', '.join(one.get_reference() for one in self.operands)} }}", "\n")
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+
+def _note_what_is_known(module: Any, call: Any, jump: Any) -> None:
+    """Note that a loop's numbers are independent, and how many vectors are computed side by side.
+
+    Otherwise the loop would look, when it runs, where its arrays lie, and compute its numbers one
+    by one if two were near each other. Such code may round a b + c d in another place; then the
+    last bits would hang on addresses.
+    """
+    group, loop = _Node(module), _Node(module)
+    call.set_metadata("llvm.access.group", group)
+    notes = (("llvm.loop.interleave.count", ir.IntType(32)(ABREAST)),
+             ("llvm.loop.parallel_accesses", group))  # fmt: skip
+    own = (module.add_metadata([ir.MetaDataString(module, name), what]) for name, what in notes)
+    loop.operands = (loop, *own)
+    jump.set_metadata("llvm.loop", loop)
 
 
 @intrinsic
@@ -221,11 +239,18 @@ def _in_vectors(typing: Any, function: Any, n: Any, args: Any) -> Any:
         builder.position_at_end(body)
         i = builder.phi(_WORD)
         i.add_incoming(zero, before)
-        context.call_internal(builder, compiled.fndesc, own, [i, *given])
+        status, _ = context.call_internal_no_propagate(builder, compiled.fndesc, own, [i, *given])
+        (call,) = (
+            one
+            for one in builder.block.instructions
+            if getattr(getattr(one, "callee", None), "name", "") == compiled.fndesc.llvm_func_name
+        )
+        with builder.if_then(status.is_error, likely=False):
+            context.call_conv.return_status_propagate(builder, status)
         following = builder.add(i, _WORD(1), flags=["nsw"])
         i.add_incoming(following, builder.block)
         jump = builder.cbranch(builder.icmp_signed("<", following, n), body, after)
-        _put_abreast(builder.module, jump)
+        _note_what_is_known(builder.module, call, jump)
         builder.position_at_end(after)
         return context.get_dummy_value()
 

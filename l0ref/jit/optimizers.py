@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from .. import optimizers
 from ._addresses import addresses_of, numbers_at
-from ._compile import FEW, inline, parallel, share_out
+from ._compile import FEW, elementwise, in_vectors, inline, parallel, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
-from ._vectors import in_whole_registers
 
 Array = NDArray[Any]
 Params = dict[str, Array]
@@ -36,38 +35,36 @@ FAR = 2**14
 """Elements of one turn, where they are read once."""
 
 
-@inline
-def _move(theta, grad, m, v, average, numbers):  # type: ignore[no-untyped-def]
-    old_1, new_1, old_2, new_2 = numbers[0], numbers[1], numbers[2], numbers[3]
-    eps, lr, old, new = numbers[4], numbers[5], numbers[6], numbers[7]
-    least, zero = numbers[8], theta.dtype.type(0)
-    in_whole_registers()
-    # Two loops, not one: of five arrays that may overlap, for all that it knows, the compiler makes
-    # no vectors; of four it does, after a check when it runs. A root and a division take as long
-    # as the way of their numbers through memory, and run meanwhile.
-    for i in range(theta.shape[0]):
-        g = grad[i]
-        first, second = old_1 * m[i] + new_1 * g, old_2 * v[i] + new_2 * (g * g)
-        first = zero if abs(first) < least else first
-        second = zero if second < least else second
-        m[i], v[i] = first, second
-        theta[i] -= lr * (first / (np.sqrt(second) + eps))
-    for i in range(theta.shape[0]):
-        average[i] = old * average[i] + new * theta[i]
+@elementwise
+def _move(  # type: ignore[no-untyped-def]
+    i, theta, grad, m, v, average, old_1, new_1, old_2, new_2, eps, lr, old, new, least
+):
+    g, zero = grad[i], theta.dtype.type(0)
+    first, second = old_1 * m[i] + new_1 * g, old_2 * v[i] + new_2 * (g * g)
+    first = zero if abs(first) < least else first
+    second = zero if second < least else second
+    m[i], v[i] = first, second
+    # A root and a division take as long as the way of their numbers through memory, and run
+    # meanwhile.
+    value = theta[i] - lr * (first / (np.sqrt(second) + eps))
+    theta[i] = value
+    average[i] = old * average[i] + new * value
 
 
 @inline
 def _move_some(turn, addresses, whose, turns, sizes, which, numbers):  # type: ignore[no-untyped-def]
     p, first = whose[turn], turns[turn]
     near = slice(first, min(sizes[p], first + NEAR))
-    _move(
+    own = numbers[which[p]]
+    args = (
         numbers_at(addresses[p, 1], sizes[p], numbers)[near],
         numbers_at(addresses[p, 0], sizes[p], numbers)[near],
         numbers_at(addresses[p, 2], sizes[p], numbers)[near],
         numbers_at(addresses[p, 3], sizes[p], numbers)[near],
         numbers_at(addresses[p, 4], sizes[p], numbers)[near],
-        numbers[which[p]],
-    )
+        own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7], own[8],
+    )  # fmt: skip
+    in_vectors(_move, near.stop - near.start, args)
 
 
 @parallel

@@ -1024,11 +1024,8 @@ MUTANTS = (
     Mutant(
         "kernels-average-of-the-step-before",
         "jit/optimizers.py",
-        "        theta[i] -= lr * (first / (np.sqrt(second) + eps))\n"
-        "    for i in range(theta.shape[0]):\n"
-        "        average[i] = old * average[i] + new * theta[i]\n",
-        "        average[i] = old * average[i] + new * theta[i]\n"
-        "        theta[i] -= lr * (first / (np.sqrt(second) + eps))\n",
+        "average[i] = old * average[i] + new * value",
+        "average[i] = old * average[i] + new * (value + lr * (first / (np.sqrt(second) + eps)))",
         "test_jit_optimizers.py::test_twenty_steps[float64]",
     ),
     Mutant(
@@ -1111,7 +1108,7 @@ MUTANTS = (
     Mutant(
         "kernels-moments-that-never-die-away",
         "jit/optimizers.py",
-        "        first = zero if abs(first) < least else first\n",
+        "    first = zero if abs(first) < least else first\n",
         "",
         "test_jit_optimizers.py::"
         "test_moments_that_die_away_are_0_and_move_nothing_that_can_be_seen[1-float32]",
@@ -1394,10 +1391,17 @@ MUTANTS = (
         "test_jit_runtime.py::test_every_number_of_a_loop_is_computed_and_no_other[1-float32]",
     ),
     Mutant(
+        "loops-that-look-where-their-arrays-lie",
+        "jit/_loops.py",
+        'call.set_metadata("llvm.access.group", group)',
+        "pass",
+        "test_jit_runtime.py::test_a_loop_does_the_same_wherever_its_arrays_lie",
+    ),
+    Mutant(
         "vectors-one-after-the-other",
         "jit/_loops.py",
-        "_put_abreast(builder.module, jump)",
-        "pass",
+        "ir.IntType(32)(ABREAST)",
+        "ir.IntType(32)(1)",
         "test_jit_runtime.py::test_vectors_of_a_loop_are_computed_side_by_side",
     ),
     Mutant(
