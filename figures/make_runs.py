@@ -7,7 +7,7 @@ r"""Collect what finished runs ended with, which the README shows.
     l0ref train --paper --data-dir FOLDER --backend numpy --out runs/paper-numpy
     python figures/make_runs.py runs/lenet-5 runs/paper-*
 
-writes runs.json beside this file, and prints a line for each run.
+on the machine that they ran on, writes runs.json beside this file, and prints a line for each run.
 """
 
 import sys

@@ -363,7 +363,7 @@ def _profile(wanted: str, quick: bool, json_file: Path | None) -> int:
     names = [name.strip() for name in wanted.split(";")]
     for name in names:
         if name not in steps:
-            raise ValueError(f"profile must be one of {'; '.join(steps)}, got {name}")
+            raise ValueError(f"profile must be one of {'; '.join(steps)}, got {name!r}")
     found = {}
     for name in names:
         with console.status(f"timing {name}"):

@@ -462,7 +462,7 @@ class Pass:
     ----------
     logits : array, (N, K)
     gates, slopes : dict of int to array
-        z of each gated layer, by position, and where it was drawn dz/dlog_alpha: all of them.
+        z of each gated layer, by position, and dz/dlog_alpha (at test time None): all of them.
     residuals : list
         One for each layer; None within a block of layers that is run as one.
     packing : Packing or None

@@ -138,19 +138,14 @@ class Adam:
         self.m: Params = {}
         self.v: Params = {}
 
-    def begin(self, params: Params) -> None:
-        """Start the moments of each parameter that has none, at 0."""
-        for name, theta in params.items():
-            if name not in self.m:
-                self.m[name], self.v[name] = np.zeros_like(theta), np.zeros_like(theta)
-
     def step(self, params: Params, grads: Params) -> None:
         """Move `params` in place."""
         _check_names(params, grads)
-        self.begin(params)
         self.t += 1
         rescale, eps = self.scales()
         for name, theta in params.items():
+            if name not in self.m:
+                self.m[name], self.v[name] = np.zeros_like(theta), np.zeros_like(theta)
             g, m, v = grads[name], self.m[name], self.v[name]
             scratch = (1 - self.beta1) * g
             m *= self.beta1
@@ -226,12 +221,6 @@ class TemporalAverage:
         self.decay = decay
         self.t = 0
         self.params: Params = {}
-
-    def begin(self, params: Params) -> None:
-        """Make room for an average; what it holds before the first step has no share in it."""
-        for name, theta in params.items():
-            if name not in self.params:
-                self.params[name] = theta.copy()
 
     def update(self, params: Params) -> None:
         """Take in the parameters of one more step."""

@@ -265,4 +265,4 @@ def test_bench_profiles_steps_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("bench", "--profile", "lenet") == 2
     assert "profile must be one of LeNet-300-100; " in capsys.readouterr().err
     assert call("bench", "--profile", "LeNet-5; draw") == 2
-    assert "got draw" in capsys.readouterr().err
+    assert "got 'draw'" in capsys.readouterr().err

@@ -256,6 +256,19 @@ def test_what_is_not_finite_goes_where_the_originals_goes(value: float) -> None:
     assert seen >= 3
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_before_the_first_step_is_its_own_average(value: float) -> None:
+    """As the log_alpha of a gate that is always open, or never."""
+    runs = [Run(f, np.float64) for f in (by_twin, by_original)]
+    for run in runs:
+        run.params["2.log_alpha"][9, 1] = value
+        run.step(0)
+        run.step(1)
+    got, wanted = (run.contents()["average:average/2.log_alpha"] for run in runs)
+    np.testing.assert_array_equal(got[9, 1], value)
+    np.testing.assert_allclose(got, wanted, rtol=1e-13)
+
+
 def test_errors_are_the_originals_and_change_nothing() -> None:
     for wrong in ({"0.bias": np.zeros(7)}, {"0.weight": 1}):
         messages = []

@@ -289,25 +289,53 @@ def _ask_for_rooms(many, sizes, done):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("many", [True, False])
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_a_turn_that_finds_no_memory_is_an_error(many: bool, at: int) -> None:
+def test_a_turns_error_is_raised(many: bool, at: int) -> None:
     sizes, done = np.full(10, 3), np.zeros(10, bool)
     run = _ask_for_rooms if many else _ask_for_rooms.alone
     run(sizes, done)
     assert done.all()
-    done[:], sizes[at] = False, 2**59
-    with pytest.raises(MemoryError, match="no memory for what a kernel needs"):
-        run(sizes, done)
-    assert done.sum() == 9
+    for size, error in ((2**59, MemoryError), (-3, ValueError)):
+        done[:], sizes[at] = False, size
+        with pytest.raises(error):
+            run(sizes, done)
+        assert done.sum() == 9
     sizes[at] = 3
     run(sizes, done)  # nothing is left of it
     assert done.all()
 
 
+@inline
+def _gives_something(i, x):  # type: ignore[no-untyped-def]
+    return x[i]
+
+
+@kernel
+def _take_something(x):  # type: ignore[no-untyped-def]
+    share_out(False, _gives_something, x.shape[0], (x,))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_a_turn_returns_nothing() -> None:
+    """An array would stay in memory for ever."""
+    with pytest.raises(
+        numba.TypingError, match="_gives_something must return nothing, got float64"
+    ):
+        _take_something(np.ones(3))
+
+
 def test_the_first_kernels_of_two_threads_at_once() -> None:
+    """Also where a loop is there, and not yet its name."""
     code = """
 import threading
+import time
 import numpy as np
 from l0ref.jit import _compile, relu
+if hasattr(_compile, "binding"):
+    class Slow:
+        def add_symbol(self, *args, add=_compile.binding.add_symbol):
+            time.sleep(0.5)
+            add(*args)
+    _compile.binding = Slow()
 x = np.linspace(-1, 1, 10**5).reshape(1, 1, -1, 100)
 barrier, wrong = threading.Barrier(4), []
 def work():

@@ -149,6 +149,27 @@ def test_predict_is_eq_13_by_loops(kind: str, backend: str) -> None:
         np.testing.assert_array_equal(network.predict(x), network.forward(x)[0])
 
 
+def test_predict_calls_a_forward_that_was_written_anew() -> None:
+    class Halved(Dense):
+        def forward(self, *args: Any, **options: Any) -> Any:
+            y, residuals = super().forward(*args, **options)
+            return y / 2, residuals
+
+    class Negative(Network):
+        def forward(self, *args: Any, **options: Any) -> Any:
+            y, residuals = super().forward(*args, **options)
+            return -y, residuals
+
+    weight, bias, x = np.ones((2, 3)), np.zeros(3), np.array([[1.0, 2.0]])
+    for backend in ("numpy", "numba"):
+        for network, y in (
+            (Network([Dense(weight, bias)]), 3.0),
+            (Network([Halved(weight, bias)]), 1.5),
+            (Negative([Dense(weight, bias)]), -3.0),
+        ):
+            np.testing.assert_array_equal(network.with_backend(backend).predict(x), [[y, y, y]])
+
+
 def test_backward_reaches_the_input() -> None:
     network = scattered(network_of("gates=weight activation=tanh"), seed=5)
     rng = np.random.default_rng(6)

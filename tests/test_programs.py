@@ -110,7 +110,9 @@ def assert_refuses(one: Trainer, message: str) -> None:
     before = {k: np.copy(a) for k, a in contents(one).items()}
     with pytest.raises(DivergedError, match=message), np.errstate(all="ignore"):
         one.advance()
-    for k, a in contents(one).items():
+    after = contents(one)
+    assert after.keys() == before.keys()
+    for k, a in after.items():
         np.testing.assert_array_equal(a, before[k], err_msg=k)
 
 
@@ -246,14 +248,15 @@ def test_some_units_and_maps_open(taken: list[bool], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["0.weight", "3.bias", "3.log_alpha", "7.weight", "9.bias"])
+@pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_convnet_that_diverges_moves_nothing(name: str, value: float) -> None:
-    one = by_list(lenet(), 3)
+def test_a_convnet_that_diverges_moves_nothing(name: str, value: float, steps: int) -> None:
+    one = by_list(lenet(), steps)
     one.network.params[name].flat[1] = value
     if name == "3.log_alpha" and value == np.inf:
         one.advance()  # a gate that is always open
         return
-    assert_refuses(one, "at step 3: nothing was changed")
+    assert_refuses(one, f"at step {steps}: nothing was changed")
 
 
 def test_a_kernels_gradient_that_overflows_moves_nothing(taken: list[bool]) -> None:

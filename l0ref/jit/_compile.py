@@ -127,8 +127,9 @@ def _let_kernels_find_threads() -> None:
     """Compile the loop that kernels share their turns out with, and tell them where it is."""
     if not _loops:
         decorator = functools.partial(numba.cfunc, SIGNATURE)
-        _loops.append(_decorated(decorator, on_all_threads, cache=True, parallel=True))
-        binding.add_symbol(SYMBOL, _loops[-1].address)
+        loop = _decorated(decorator, on_all_threads, cache=True, parallel=True)
+        binding.add_symbol(SYMBOL, loop.address)
+        _loops.append(loop)  # and not before: another thread may look
 
 
 def on_compilation(listener: Callable[[], None]) -> None:
@@ -214,5 +215,8 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def elementwise(function: Callable[..., Any]) -> Any:
-    """Make a function for `in_vectors`: no vectors are made of a loop that calls one."""
+    """Make a function for `in_vectors`, or one that such a function calls.
+
+    It is copied to where it is called; of a loop with a call in it no vectors are made.
+    """
     return numba.njit(function, forceinline=True, **_OPTIONS)

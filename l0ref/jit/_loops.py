@@ -22,7 +22,7 @@ from typing import Any
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import prange, types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 from ._vectors import ask_for_whole_registers
@@ -37,7 +37,7 @@ SYMBOL = "l0ref_on_all_threads"
 
 SIGNATURE = types.void(types.intp, types.intp, types.intp)
 
-_WORD, _FLAG, _ADDRESS = ir.IntType(64), ir.IntType(8), ir.IntType(8).as_pointer()
+_WORD, _CODE, _ADDRESS = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 _SOME_TURNS = ir.FunctionType(ir.VoidType(), [_ADDRESS, _WORD, _WORD])
 
 
@@ -52,16 +52,16 @@ def _share_out_in_python(many: bool, turn: Any, turns: int, args: tuple[Any, ...
     many : bool
         Whether more than one thread may be used.
     turn : function
-        Made with `inline`; what it returns is dropped.
+        Made with `inline`; it returns nothing.
     turns : int
     args : tuple
-        What every turn is given. Arrays stay the caller's: a turn may write to them, and must not
-        return them.
+        What every turn is given.
 
     Raises
     ------
-    MemoryError
-        If a turn finds no memory: nothing else can fail in one. The other turns are run.
+    Exception
+        That of a turn, if one raises: ``MemoryError`` where there is no room for an array. The
+        other turns are run all the same.
     """
     for i in range(turns):
         turn(i, *args)
@@ -125,6 +125,9 @@ def _unpacked(context: Any, builder: Any, args: Any, values: Any) -> list[Any]:
 def _compiled(context: Any, function: Any, args: Any) -> tuple[Any, Any]:
     """Compile a loop's body for the types of an index and of args; return it and its signature."""
     signature = function.get_call_type(context.typing_context, (types.intp, *args.types), {})
+    if signature.return_type != types.none:  # nobody would give it back
+        name = function.dispatcher.py_func.__name__
+        raise errors.TypingError(f"{name} must return nothing, got {signature.return_type}")
     compiled = function.dispatcher.get_compile_result(signature)
     context.add_linking_libs([compiled.library])
     return compiled, signature
@@ -133,7 +136,11 @@ def _compiled(context: Any, function: Any, args: Any) -> tuple[Any, Any]:
 def _emit_some_turns(
     context: Any, module: Any, turn: Any, signature: Any, kinds: Any, data_type: Any
 ) -> Any:
-    """Write the function that runs turns start to stop; `turn` is compiled for the signature."""
+    """Write the function that runs turns start to stop; `turn` is compiled for the signature.
+
+    Return it, and the status of a turn: of the last that failed, code and exception are kept in the
+    data, behind what turns are given.
+    """
     name = module.get_unique_name(f"turns_of_{turn.fndesc.llvm_func_name}")
     function = ir.Function(module, _SOME_TURNS, name)
     function.linkage = "internal"
@@ -146,9 +153,11 @@ def _emit_some_turns(
         i = builder.add(start, loop.index)
         status, _ = context.call_internal_no_propagate(builder, turn.fndesc, signature, [i, *args])
         with builder.if_then(status.is_error, likely=False):
-            builder.store(_FLAG(1), cgutils.gep_inbounds(builder, data, 0, 1))
+            builder.store(status.code, cgutils.gep_inbounds(builder, data, 0, 1))
+            why = builder.bitcast(status.excinfoptr, _ADDRESS)
+            builder.store(why, cgutils.gep_inbounds(builder, data, 0, 2))
     builder.ret_void()
-    return function
+    return function, status
 
 
 @intrinsic
@@ -156,13 +165,12 @@ def _share_out(typing: Any, many: Any, turn: Any, turns: Any, args: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         many, _, turns, packed = values
         compiled, own = _compiled(context, turn, args)
-        # What turns are given, and whether one of them has failed.
-        data_type = ir.LiteralStructType([packed.type, _FLAG])
-        function = _emit_some_turns(context, builder.module, compiled, own, args, data_type)
+        data_type = ir.LiteralStructType([packed.type, _CODE, _ADDRESS])
+        function, status = _emit_some_turns(context, builder.module, compiled, own, args, data_type)
         data = cgutils.alloca_once(builder, data_type)
         builder.store(packed, cgutils.gep_inbounds(builder, data, 0, 0))
-        failed = cgutils.gep_inbounds(builder, data, 0, 1)
-        builder.store(_FLAG(0), failed)
+        code_at, why_at = (cgutils.gep_inbounds(builder, data, 0, k) for k in (1, 2))
+        builder.store(_CODE(0), code_at)
         with builder.if_else(many) as (together, alone):
             with together:
                 kind = ir.FunctionType(ir.VoidType(), [_WORD] * 3)
@@ -171,9 +179,11 @@ def _share_out(typing: Any, many: Any, turn: Any, turns: Any, args: Any) -> Any:
                 builder.call(share, [*addresses, turns])
             with alone:
                 builder.call(function, [builder.bitcast(data, _ADDRESS), _WORD(0), turns])
-        with builder.if_then(cgutils.is_true(builder, builder.load(failed)), likely=False):
-            words = ("no memory for what a kernel needs",)
-            context.call_conv.return_user_exc(builder, MemoryError, words)
+        code = builder.load(code_at)
+        with builder.if_then(cgutils.is_true(builder, code), likely=False):
+            why = builder.bitcast(builder.load(why_at), status.excinfoptr.type)
+            own_status = status._replace(code=code, excinfoptr=why)
+            context.call_conv.return_status_propagate(builder, own_status)
         return context.get_dummy_value()
 
     return types.void(types.boolean, turn, types.intp, args), emit

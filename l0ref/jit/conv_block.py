@@ -157,67 +157,52 @@ def _pool(  # type: ignore[no-untyped-def]
 
 
 @inline
-def _forward_block(  # type: ignore[no-untyped-def]
-    low, high, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
-    y, winner, ungated, frame, laid, sums, gated,
-):  # fmt: skip
-    c_in, n_all, height, width = x.shape
-    c_out, windows = y.shape[0], y.shape[2]
-    tables, k = table.shape[0], table.shape[1]
-    lanes, tile, each = BYTES // x.itemsize, MAPS * PHASES, z.shape[0] > 1
-    size, stride = order.shape[0], gated.shape[0]
-    for n in range(low, high):
-        for c in range(c_in):
-            _lay_out(
-                pointer(x, (c * n_all + n) * height * width), height, width, pads,
-                pointer(order, 0), size, pointer(frame, 0),
-                pointer(laid, ((n - low) * c_in + c) * size),
-            )  # fmt: skip
-    odd = False
-    for g in range(weight.shape[0]):
-        for t in range(tables):
-            for n in range(high - low):
-                for w in range(0, windows, lanes):
-                    multiply(
-                        pointer(weight, g * k * MAPS), k, pointer(laid, n * c_in * size + w),
-                        pointer(table, t * k * PHASES),
-                        pointer(sums, t * tile * stride + n * windows + w), stride,
-                    )  # fmt: skip
-        step = 1 if each else high - low
-        for o in range(g * MAPS, min(c_out, (g + 1) * MAPS)):
-            first = (o - g * MAPS) * PHASES * stride
-            for n in range(low, high, step):
-                at = (o * n_all + n) * windows
-                odd |= _pool(
-                    pointer(sums, first + (n - low) * windows), stride, n_places, step * windows,
-                    bias[o], z[n if each else 0, o], gates_bias, keep, pointer(gated, 0),
-                    pointer(y, at), pointer(winner, at), pointer(ungated, at), x.dtype.type(0),
-                )  # fmt: skip
-    return odd
-
-
-@inline
 def _forward_part(  # type: ignore[no-untyped-def]
     part, parts, x, weight, bias, z, gates_bias, keep, pads, n_places, order, table,
     y, winner, ungated, is_odd,
 ):  # fmt: skip
-    c_in, n, height, width = x.shape
-    start, stop = part * n // parts, (part + 1) * n // parts
-    windows = y.shape[2]
-    lanes = BYTES // x.itemsize
-    block = max(1, WINDOWS // windows)
+    c_in, n_all, height, width = x.shape
+    start, stop = part * n_all // parts, (part + 1) * n_all // parts
+    c_out, windows = y.shape[0], y.shape[2]
+    tables, k = table.shape[0], table.shape[1]
+    lanes, tile, each = BYTES // x.itemsize, MAPS * PHASES, z.shape[0] > 1
+    block, size = max(1, WINDOWS // windows), order.shape[0]
     # At the end of an example a vector overhangs; what it left there is overwritten or not read.
     stride = block * windows + lanes
     frame = np.zeros((height + 2 * pads[0]) * (width + 2 * pads[1]), x.dtype)
-    laid = np.zeros(block * c_in * order.shape[0] + lanes, x.dtype)
-    sums = np.empty((table.shape[0], MAPS, PHASES, stride), x.dtype)
+    laid = np.zeros(block * c_in * size + lanes, x.dtype)
+    sums = np.empty((tables, MAPS, PHASES, stride), x.dtype)
     gated = np.empty(stride, x.dtype)
     odd = False
     for low in range(start, stop, block):
-        odd |= _forward_block(
-            low, min(stop, low + block), x, weight, bias, z, gates_bias, keep, pads, n_places,
-            order, table, y, winner, ungated, frame, laid, sums, gated,
-        )  # fmt: skip
+        high = min(stop, low + block)
+        for n in range(low, high):
+            for c in range(c_in):
+                _lay_out(
+                    pointer(x, (c * n_all + n) * height * width), height, width, pads,
+                    pointer(order, 0), size, pointer(frame, 0),
+                    pointer(laid, ((n - low) * c_in + c) * size),
+                )  # fmt: skip
+        for g in range(weight.shape[0]):
+            for t in range(tables):
+                for n in range(high - low):
+                    for w in range(0, windows, lanes):
+                        multiply(
+                            pointer(weight, g * k * MAPS), k, pointer(laid, n * c_in * size + w),
+                            pointer(table, t * k * PHASES),
+                            pointer(sums, t * tile * stride + n * windows + w), stride,
+                        )  # fmt: skip
+            step = 1 if each else high - low
+            for o in range(g * MAPS, min(c_out, (g + 1) * MAPS)):
+                first = (o - g * MAPS) * PHASES * stride
+                for n in range(low, high, step):
+                    at = (o * n_all + n) * windows
+                    odd |= _pool(
+                        pointer(sums, first + (n - low) * windows), stride, n_places,
+                        step * windows, bias[o], z[n if each else 0, o], gates_bias, keep,
+                        pointer(gated, 0), pointer(y, at), pointer(winner, at),
+                        pointer(ungated, at), x.dtype.type(0),
+                    )  # fmt: skip
     is_odd[part] = odd
 
 
@@ -345,55 +330,6 @@ def _add_rows(weights, at, n, values, shifts, out, places, left):  # type: ignor
 
 
 @inline
-def _pull_example(  # type: ignore[no-untyped-def]
-    n, dy, winner, x, theta, z, need_dx, pads, corner, inside, begin, seen, held, dx,
-    dweight, values, slopes, factor, place, at, counts, factors, rows,
-):  # fmt: skip
-    c_in, n_all, height, width = x.shape
-    (c_out, row), windows = theta.shape, dy.shape[2]
-    line, pieces, step = (width + 2 * pads[1]) * c_in, seen.shape[0], n_all * height * width
-    inner = pads[0] * line + pads[1] * c_in
-    each, most = z.shape[0] > 1, factors.shape[1]
-    _maps_last(
-        pointer(x, n * height * width), step, c_in, height, width, line, pointer(values, inner)
-    )
-    for o in range(c_out):
-        first = (o * n_all + n) * windows
-        found = _find_winners(
-            pointer(dy, first), z[n if each else 0, o], pointer(winner, first), windows,
-            pointer(corner, 0), pointer(inside, 0), pointer(begin, 0),
-            pointer(factor, 0), pointer(place, 0), pointer(at, 0),
-        )  # fmt: skip
-        if need_dx:
-            _sort_by_place(
-                pointer(factor, 0), pointer(place, 0), found, o * row, most,
-                pointer(counts, 0), pointer(factors, 0), pointer(rows, 0),
-            )  # fmt: skip
-        for t in range(0, pieces, MANY):
-            _add_rows(
-                pointer(factor, 0), pointer(at, 0), found, pointer(values, 0), pointer(seen, t),
-                pointer(dweight, o * row), pointer(held, t), pieces - t,
-            )  # fmt: skip
-    if need_dx:
-        for t in range(slopes.shape[0]):
-            slopes[t] = 0
-        for t in range(0, pieces, MANY):
-            for own in range(counts.shape[0]):
-                if counts[own] > 0:
-                    _add_rows(
-                        pointer(factors, own * most), pointer(rows, own * most), counts[own],
-                        pointer(theta, 0), pointer(held, t), pointer(slopes, begin[own]),
-                        pointer(seen, t), pieces - t,
-                    )  # fmt: skip
-        for own in range(counts.shape[0]):
-            counts[own] = 0
-        _maps_first(
-            pointer(slopes, inner), line, step, c_in, height, width,
-            pointer(dx, n * height * width),
-        )  # fmt: skip
-
-
-@inline
 def _sum_part(  # type: ignore[no-untyped-def]
     part, start, stop, dy, winner, ungated, z, gates_bias, keep, most, dbias, dz
 ):
@@ -424,29 +360,61 @@ def _pull_part(  # type: ignore[no-untyped-def]
     corner, inside, begin, seen, held, dx, dweights, dbias, dz, odd,
 ):  # fmt: skip
     c_in, n_all, height, width = x.shape
+    (c_out, row), windows = theta.shape, dy.shape[2]
     start, stop = part * n_all // parts, (part + 1) * n_all // parts
     odd[part] = _sum_part(
         part, start, stop, dy, winner, ungated, z, gates_bias, keep, most, dbias, dz
     )
-    dweight = dweights[part]
-    (c_out, row), windows = theta.shape, corner.shape[0]
-    size = (height + 2 * pads[0]) * (width + 2 * pads[1]) * c_in + BYTES // x.itemsize
+    line, pieces, step = (width + 2 * pads[1]) * c_in, seen.shape[0], n_all * height * width
+    inner, each = pads[0] * line + pads[1] * c_in, z.shape[0] > 1
+    size = (height + 2 * pads[0]) * line + BYTES // x.itemsize
     # With its maps last, all that a row of the kernel sees of an example lies in one piece.
     values, slopes = np.zeros(size, x.dtype), np.zeros(size if need_dx else 1, x.dtype)
     factor, at = np.empty(windows + 1, x.dtype), np.empty(windows + 1, np.int32)
     place = np.empty(windows + 1, np.int32)
     # The same winners by place: how many, their factors, and where the weights of their maps are.
-    counts = np.zeros(begin.shape[0] if need_dx else 1, np.int32)
-    factors = np.empty((counts.shape[0], most * c_out), x.dtype)
-    rows = np.empty((counts.shape[0], most * c_out), np.int32)
+    counts, room = np.zeros(begin.shape[0] if need_dx else 1, np.int32), most * c_out
+    factors = np.empty((counts.shape[0], room), x.dtype)
+    rows = np.empty((counts.shape[0], room), np.int32)
+    dweight = dweights[part]
     for o in range(c_out):
         for t in range(row):
             dweight[o, t] = 0
     for n in range(start, stop):
-        _pull_example(
-            n, dy, winner, x, theta, z, need_dx, pads, corner, inside, begin, seen, held, dx,
-            dweight, values, slopes, factor, place, at, counts, factors, rows,
-        )  # fmt: skip
+        image = n * height * width
+        _maps_last(pointer(x, image), step, c_in, height, width, line, pointer(values, inner))
+        for o in range(c_out):
+            first = (o * n_all + n) * windows
+            found = _find_winners(
+                pointer(dy, first), z[n if each else 0, o], pointer(winner, first), windows,
+                pointer(corner, 0), pointer(inside, 0), pointer(begin, 0),
+                pointer(factor, 0), pointer(place, 0), pointer(at, 0),
+            )  # fmt: skip
+            if need_dx:
+                _sort_by_place(
+                    pointer(factor, 0), pointer(place, 0), found, o * row, room,
+                    pointer(counts, 0), pointer(factors, 0), pointer(rows, 0),
+                )  # fmt: skip
+            for t in range(0, pieces, MANY):
+                _add_rows(
+                    pointer(factor, 0), pointer(at, 0), found, pointer(values, 0),
+                    pointer(seen, t), pointer(dweight, o * row), pointer(held, t), pieces - t,
+                )  # fmt: skip
+        if not need_dx:
+            continue
+        for t in range(slopes.shape[0]):
+            slopes[t] = 0
+        for t in range(0, pieces, MANY):
+            for own in range(counts.shape[0]):
+                if counts[own] > 0:
+                    _add_rows(
+                        pointer(factors, own * room), pointer(rows, own * room), counts[own],
+                        pointer(theta, 0), pointer(held, t), pointer(slopes, begin[own]),
+                        pointer(seen, t), pieces - t,
+                    )  # fmt: skip
+        for own in range(counts.shape[0]):
+            counts[own] = 0
+        _maps_first(pointer(slopes, inner), line, step, c_in, height, width, pointer(dx, image))
 
 
 @parallel

@@ -133,11 +133,14 @@ def step_and_average(
 def arrays_of(
     params: Params, optimizer: optimizers.Adam, average: optimizers.TemporalAverage
 ) -> list[tuple[Array, ...]]:
-    """Return each parameter with its moments and its average, which begin before the first step."""
-    if optimizer.t == average.t == 0:
-        optimizer.begin(params)
-        average.begin(params)
+    """Return each parameter with its moments and its average: before the first step, new ones.
+
+    These become the optimizer's and the average's own with the step (`Moves`), if it is taken.
+    """
     m, v, averages = optimizer.m, optimizer.v, average.params
+    if optimizer.t == average.t == 0 and not (m or v or averages):
+        # At 0: the average's own share is then 0 times 0, whatever the parameter is.
+        return [(theta, *(np.zeros_like(theta) for _ in range(3))) for theta in params.values()]
     try:
         return [(theta, m[name], v[name], averages[name]) for name, theta in params.items()]
     except KeyError:  # a parameter that joins later
@@ -189,9 +192,8 @@ class Moves:
         """Whether these are the very arrays that it was made for, and it may still move them."""
         if self._names != tuple(names):
             return False
-        pairs = (itertools.chain.from_iterable(groups) for groups in (self._arrays, arrays))
-        same = all(map(operator.is_, *pairs))
-        return same and all(theta.flags.writeable for theta, *_ in arrays)
+        own, given = ([*itertools.chain.from_iterable(g)] for g in (self._arrays, arrays))
+        return all(map(operator.is_, own, given)) and all(a.flags.writeable for a in given)
 
     def take(self, grads: Sequence[Array]) -> None:
         """Take the gradients of the steps that follow, which the caller keeps until then."""
@@ -208,6 +210,9 @@ class Moves:
         buffers: Params = MappingProxyType({}),  # type: ignore[assignment]
     ) -> None:
         """Take a step; the average takes in buffers too."""
+        if optimizer.t == 0:
+            for name, (_, m, v, mean) in zip(self._names, self._arrays, strict=True):
+                optimizer.m[name], optimizer.v[name], average.params[name] = m, v, mean
         optimizer.t += 1
         average.update(buffers)
         rescale, eps = optimizer.scales()
