@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 
+from l0ref.jit._compile import kernel, rounded
 from l0ref.jit.elementary import add_log_ratio, clipped_exp, exp
 
 DTYPES = (np.float32, np.float64)
@@ -168,6 +169,25 @@ def test_what_is_not_finite_stays(dtype: Any) -> None:
     x = np.array([np.nan, np.inf, -np.inf, np.finfo(dtype).max], dtype)
     a, b = np.full(4, 3, dtype), np.full(4, 0.25, dtype)
     np.testing.assert_array_equal(apply("log", x, a, b), x)
+
+
+@kernel
+def _two_products(a, b, outs):  # type: ignore[no-untyped-def]
+    for i in range(a.shape[0]):
+        outs[0, i] = a[i] * a[i] + rounded(a[i], b[i])
+        outs[1, i] = rounded(a[i], b[i]) + a[i] * a[i]
+        outs[2, i] = a[i] * b[i] + rounded(a[i], a[i])
+        outs[3, i] = rounded(a[i], a[i]) + a[i] * b[i]
+
+
+@every_dtype
+def test_of_two_products_the_one_that_is_to_be_rounded_is(dtype: Any) -> None:
+    """The square of 1 + x is 1 + 2 x and a little, which is lost where it is rounded."""
+    x = 2.0**-12 if dtype == np.float32 else 2.0**-27
+    a, outs = np.full(101, 1 + x, dtype), np.empty((4, 101), dtype)
+    _two_products(a, -a, outs)
+    for out, little in zip(outs, (x**2, x**2, -(x**2), -(x**2)), strict=True):
+        assert set(out) <= {0.0, little}  # 0 where a processor rounds both
 
 
 @every_dtype

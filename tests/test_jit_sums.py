@@ -94,10 +94,11 @@ def test_every_function_is_compiled_with_the_same_flags() -> None:
             if isinstance(value, Kernel):
                 flags = value._compile(cache=False).targetoptions["fastmath"]
             elif isinstance(value, Dispatcher):
-                flags = value.targetoptions["fastmath"]
+                flags = value.targetoptions.get("fastmath")
             else:
                 continue
-            assert flags == {"contract"}, f"{module.name}.{name}"
+            wanted = set() if name == "rounded" else {"contract"}  # which is there to round
+            assert set(flags or ()) == wanted, f"{module.name}.{name}"
             seen += 1
     assert seen > 20
 

@@ -14,7 +14,8 @@ To get vectors out of a loop, run it from 0 over a slice: an index that starts e
 negative, for all that the compiler knows, and then counts from the end.
 
 Floating point is that of NumPy: NaN and infinities are what they are (no ``nnan``, no ``ninf``).
-Only `CONTRACT` is allowed, a b + c rounded once. Sums keep the order that they are written in: see
+Only `CONTRACT` is allowed, a b + c rounded once; where there are two products, `rounded` says which
+one is not a part of it. Sums keep the order that they are written in: see
 `_sums`.
 """
 
@@ -46,6 +47,7 @@ __all__ = [
     "kernel",
     "on_compilation",
     "parallel",
+    "rounded",
     "share_out",
 ]
 
@@ -220,3 +222,15 @@ def elementwise(function: Callable[..., Any]) -> Any:
     It is copied to where it is called; of a loop with a call in it no vectors are made.
     """
     return numba.njit(function, forceinline=True, **_OPTIONS)
+
+
+def _rounded(a, b):  # type: ignore[no-untyped-def]
+    """Return a b, rounded, whatever it is added to.
+
+    Of a b + c d a compiler may round either product and not the other, and does now this and now
+    that: in vectors, in what is left at their end, when it compiles anew. Here one is chosen.
+    """
+    return a * b
+
+
+rounded: Any = numba.njit(_rounded, error_model="numpy", forceinline=True)

@@ -28,7 +28,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._compile import CONTRACT, inline
+from ._compile import CONTRACT, inline, rounded
 
 __all__ = ["add_log_ratio", "clipped_exp", "exp"]
 
@@ -138,7 +138,7 @@ def _add_log_ratio_f(x, a, b):  # type: ignore[no-untyped-def]
     f2 = f * f
     tail = f2 * (A3_F + f2 * (A5_F + f2 * (A7_F + f2 * A9_F)))
     whole = F32(n)
-    return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + whole * REST_F))
+    return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + rounded(whole, REST_F)))
 
 
 @inline
@@ -151,7 +151,7 @@ def _add_log_ratio_d(x, a, b):  # type: ignore[no-untyped-def]
     tail = A13 + f2 * (A15 + f2 * (A17 + f2 * (A19 + f2 * A21)))
     tail = f2 * (A3 + f2 * (A5 + f2 * (A7 + f2 * (A9 + f2 * (A11 + f2 * tail)))))
     whole = F64(n)
-    return (x + whole * TOP_D) + (TWO_D * f + (TWO_D * f * tail + whole * REST_D))
+    return (x + whole * TOP_D) + (TWO_D * f + (TWO_D * f * tail + rounded(whole, REST_D)))
 
 
 def exp(x: Any) -> Any:

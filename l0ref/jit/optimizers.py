@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .. import optimizers
 from ._addresses import addresses_of, numbers_at
-from ._compile import FEW, elementwise, in_vectors, inline, parallel, share_out
+from ._compile import FEW, elementwise, in_vectors, inline, parallel, rounded, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 
 Array = NDArray[Any]
@@ -40,7 +40,8 @@ def _move(  # type: ignore[no-untyped-def]
     i, theta, grad, m, v, average, old_1, new_1, old_2, new_2, eps, lr, old, new, least
 ):
     g, zero = grad[i], theta.dtype.type(0)
-    first, second = old_1 * m[i] + new_1 * g, old_2 * v[i] + new_2 * (g * g)
+    first = old_1 * m[i] + rounded(new_1, g)
+    second = old_2 * v[i] + rounded(new_2, g * g)
     first = zero if abs(first) < least else first
     second = zero if second < least else second
     m[i], v[i] = first, second
@@ -48,7 +49,7 @@ def _move(  # type: ignore[no-untyped-def]
     # meanwhile.
     value = theta[i] - lr * (first / (np.sqrt(second) + eps))
     theta[i] = value
-    average[i] = old * average[i] + new * value
+    average[i] = old * average[i] + rounded(new, value)
 
 
 @inline

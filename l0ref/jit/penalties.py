@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import penalties
 from ..concrete import BETA, GAMMA, ZETA, FloatArray
-from ._compile import elementwise, in_vectors, inline, parallel, share_out
+from ._compile import elementwise, in_vectors, inline, parallel, rounded, share_out
 from ._registry import NotForKernel, check_arrays, packed, twin
 from ._sums import add_up, inner
 from .elementary import exp
@@ -45,7 +45,7 @@ def _activity(a, grow, shrink):  # type: ignore[no-untyped-def]
 @elementwise
 def _combine(i, log_alpha, dz, slope, lam, size, grow, shrink, active, gradient):  # type: ignore[no-untyped-def]
     active[i], each = _activity(log_alpha[i], grow, shrink)
-    gradient[i] = dz[i] * slope[i] + lam * (size * each)
+    gradient[i] = dz[i] * slope[i] + rounded(lam, size * each)
 
 
 @elementwise

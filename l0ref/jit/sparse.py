@@ -39,7 +39,8 @@ def _sparse_affine_block(block, x, values, inputs, starts, bias, y):  # type: ig
             x_0, x_1 = columns[inputs[k]], columns[inputs[k + 1]]
             x_2, x_3 = columns[inputs[k + 2]], columns[inputs[k + 3]]
             for j in range(size):
-                total[j] += w_0 * x_0[j] + w_1 * x_1[j] + w_2 * x_2[j] + w_3 * x_3[j]
+                half = (total[j] + w_0 * x_0[j]) + w_1 * x_1[j]
+                total[j] = (half + w_2 * x_2[j]) + w_3 * x_3[j]
             k += 4
         while k < end:
             w_0, x_0 = values[k], columns[inputs[k]]

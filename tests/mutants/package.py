@@ -968,7 +968,7 @@ MUTANTS = (
     Mutant(
         "kernels-log-of-the-odds-without-its-small-part",
         "jit/elementary.py",
-        "return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + whole * REST_F))",
+        "return (x + whole * TOP_F) + (TWO_F * f + (TWO_F * f * tail + rounded(whole, REST_F)))",
         "return (x + whole * TOP_F) + (TWO_F * f + TWO_F * f * tail)",
         "test_jit_elementary.py::test_what_it_is_added_to_may_cancel_it[float32]",
     ),
@@ -1010,7 +1010,7 @@ MUTANTS = (
     Mutant(
         "kernels-penalty-without-the-one-size-of-all",
         "jit/penalties.py",
-        "slope[i] + lam * (size * each)",
+        "slope[i] + rounded(lam, size * each)",
         "slope[i] + lam * each",
         "test_jit_gates.py::test_one_size_of_all_gates_is_as_many_equal_ones",
     ),
@@ -1024,7 +1024,7 @@ MUTANTS = (
     Mutant(
         "kernels-average-of-the-step-before",
         "jit/optimizers.py",
-        "average[i] = old * average[i] + new * value",
+        "average[i] = old * average[i] + rounded(new, value)",
         "average[i] = old * average[i] + new * (value + lr * (first / (np.sqrt(second) + eps)))",
         "test_jit_optimizers.py::test_twenty_steps[float64]",
     ),
@@ -1368,6 +1368,13 @@ MUTANTS = (
         '        with _controller().limit(limits=1, user_api="blas"):\n            yield\n',
         '        _controller().limit(limits=1, user_api="blas")\n        yield\n',
         "test_jit_runtime.py::test_blas_has_one_thread_inside_and_its_own_number_after",
+    ),
+    Mutant(
+        "either-product-rounded",
+        "jit/_compile.py",
+        'numba.njit(_rounded, error_model="numpy", forceinline=True)',
+        "numba.njit(_rounded, forceinline=True, **_OPTIONS)",
+        "test_jit_elementary.py::test_of_two_products_the_one_that_is_to_be_rounded_is[float32]",
     ),
     Mutant(
         "last-turn-left-out",
