@@ -233,4 +233,5 @@ def _rounded(a, b):  # type: ignore[no-untyped-def]
     return a * b
 
 
-rounded: Any = numba.njit(_rounded, error_model="numpy", forceinline=True)
+# What is not said of `fastmath` is taken from the caller.
+rounded: Any = numba.njit(_rounded, fastmath=False, error_model="numpy", forceinline=True)

@@ -40,8 +40,8 @@ def _move(  # type: ignore[no-untyped-def]
     i, theta, grad, m, v, average, old_1, new_1, old_2, new_2, eps, lr, old, new, least
 ):
     g, zero = grad[i], theta.dtype.type(0)
-    first = old_1 * m[i] + rounded(new_1, g)
-    second = old_2 * v[i] + rounded(new_2, g * g)
+    first = rounded(old_1, m[i]) + new_1 * g
+    second = rounded(old_2, v[i]) + new_2 * (g * g)
     first = zero if abs(first) < least else first
     second = zero if second < least else second
     m[i], v[i] = first, second
@@ -49,7 +49,7 @@ def _move(  # type: ignore[no-untyped-def]
     # meanwhile.
     value = theta[i] - lr * (first / (np.sqrt(second) + eps))
     theta[i] = value
-    average[i] = old * average[i] + rounded(new, value)
+    average[i] = rounded(old, average[i]) + new * value
 
 
 @inline

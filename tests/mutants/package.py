@@ -1024,7 +1024,7 @@ MUTANTS = (
     Mutant(
         "kernels-average-of-the-step-before",
         "jit/optimizers.py",
-        "average[i] = old * average[i] + rounded(new, value)",
+        "average[i] = rounded(old, average[i]) + new * value",
         "average[i] = old * average[i] + new * (value + lr * (first / (np.sqrt(second) + eps)))",
         "test_jit_optimizers.py::test_twenty_steps[float64]",
     ),
@@ -1372,8 +1372,8 @@ MUTANTS = (
     Mutant(
         "either-product-rounded",
         "jit/_compile.py",
-        'numba.njit(_rounded, error_model="numpy", forceinline=True)',
-        "numba.njit(_rounded, forceinline=True, **_OPTIONS)",
+        "numba.njit(_rounded, fastmath=False,",
+        "numba.njit(_rounded, fastmath=set(CONTRACT),",
         "test_jit_elementary.py::test_of_two_products_the_one_that_is_to_be_rounded_is[float32]",
     ),
     Mutant(
