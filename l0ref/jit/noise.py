@@ -14,7 +14,7 @@ from ._compile import elementwise, in_vectors, inline, parallel, share_out
 from ._registry import NotForKernel, twin
 
 BLOCKS = 2048
-"""Philox blocks of four words that one turn of a parallel loop makes: 32 kB of words."""
+"""Philox blocks of four words that one turn of a shared loop makes: 32 kB of words."""
 
 # 32-bit words in 64-bit numbers, so that a product of two keeps both its halves.
 _M0, _M1 = (np.uint64(m) for m in MULTIPLIERS)
